@@ -1,0 +1,1 @@
+"""lorakit: full fine-tuning and LoRA, small enough to read in an evening."""

@@ -1,0 +1,37 @@
+"""How many parameters there are, and how many train: read off a model that takes no memory."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from lorakit.lora import LoRAConfig, inject, trainable
+from lorakit.model import Llama, ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """Parameters, tied weights once. `total` is the base's; an adapter comes on top of it."""
+
+    total: int
+    trainable: int
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.trainable / self.total
+
+
+def skeleton(model: ModelConfig, lora: LoRAConfig | None = None) -> Llama:
+    """The real module on the `meta` device: every shape, no memory."""
+    with torch.device("meta"):
+        net = Llama(model)
+        if lora is not None:
+            inject(net, lora)
+    return net
+
+
+@lru_cache(maxsize=4096)
+def count(model: ModelConfig, lora: LoRAConfig | None = None) -> Count:
+    """Parameters of `model`, and how many train: all of them, or `lora`'s adapters alone."""
+    total = sum(p.numel() for p in skeleton(model).parameters())
+    return Count(total=total, trainable=sum(p.numel() for p in trainable(skeleton(model, lora))))

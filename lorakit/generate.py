@@ -1,0 +1,93 @@
+"""Tokens out of a model, one at a time: greedy, or sampled by temperature and top-p.
+
+With a cache each step feeds the newest token alone; without one it feeds the whole sequence again.
+Both give the same tokens. Knows the model only as `model(tokens, kv) -> logits`.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from lorakit.model import KVCache, Llama
+
+
+def stream(
+    model: Llama,
+    prompt: list[int],
+    *,
+    max_new_tokens: int = 64,
+    stop: Iterable[int] = (),
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    cached: bool = True,
+) -> Iterator[int]:
+    """Yield new token ids until one of `stop` (not yielded), `max_new_tokens` or the model's limit.
+
+    `temperature` 0 is greedy; `top_p` keeps the likeliest tokens that together reach that
+    probability (nucleus sampling, arXiv 1904.09751). Raises ValueError before the first token.
+    """
+    if not prompt:
+        raise ValueError("the prompt is empty: give at least one token")
+    if temperature < 0:
+        raise ValueError(f"temperature must be at least 0, got {temperature}")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be above 0 and at most 1, got {top_p}")
+    limit = model.config.max_position_embeddings
+    if len(prompt) >= limit:
+        raise ValueError(f"the prompt has {len(prompt)} tokens, the model reads at most {limit}")
+    max_new_tokens = min(max_new_tokens, limit - len(prompt))
+    return _stream(model, prompt, max_new_tokens, set(stop), temperature, top_p, seed, cached)
+
+
+def generate(model: Llama, prompt: list[int], **options) -> list[int]:
+    """The tokens of `stream`, as a list; takes the same options."""
+    return list(stream(model, prompt, **options))
+
+
+def _stream(
+    model: Llama,
+    prompt: list[int],
+    max_new_tokens: int,
+    stop: set[int],
+    temperature: float,
+    top_p: float,
+    seed: int,
+    cached: bool,
+) -> Iterator[int]:
+    weight = model.model.embed_tokens.weight
+    generator = torch.Generator(weight.device).manual_seed(seed)
+    capacity = len(prompt) + max_new_tokens
+    kv = (
+        KVCache(model.config, 1, capacity, dtype=weight.dtype, device=weight.device)
+        if cached
+        else None
+    )
+    training = model.training
+    sequence, new = list(prompt), list(prompt)
+    for _ in range(max_new_tokens):
+        # Restored around every forward, not once: a generator may be dropped between two tokens.
+        model.eval()
+        try:
+            with torch.no_grad():
+                fed = new if cached else sequence
+                logits = model(torch.tensor([fed], device=weight.device), kv)[0, -1].float()
+        finally:
+            model.train(training)
+        token = choose(logits, temperature, top_p, generator)
+        if token in stop:
+            return
+        yield token
+        sequence.append(token)
+        new = [token]
+
+
+def choose(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:
+    """One token id from logits (vocab_size,)."""
+    if temperature == 0:
+        return int(logits.argmax())
+    probabilities, order = (logits / temperature).softmax(-1).sort(descending=True)
+    before = probabilities.cumsum(-1) - probabilities
+    probabilities[before >= top_p] = 0  # the likeliest token always stays
+    return int(order[torch.multinomial(probabilities, 1, generator=generator)])

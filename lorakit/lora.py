@@ -1,0 +1,283 @@
+"""LoRA from scratch: a frozen linear layer plus a trainable low-rank correction.
+
+    y = W x + scale * B A x        W frozen, A (rank, in), B (out, rank) trained
+    scale = alpha / rank           or alpha / sqrt(rank), rank-stabilised LoRA
+
+LoRA: arXiv 2106.09685, section 4.1. Works on any nn.Module; knows nothing of our model, of
+training, of files or of widgets.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ALL_LINEAR = "all-linear"  # every linear layer but the output head
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRAConfig:
+    """What to adapt and how: `targets` are last names ("q_proj"), full paths, or "all-linear"."""
+
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] | str = ALL_LINEAR
+    dropout: float = 0.0
+    use_rslora: bool = False  # scale = alpha / sqrt(rank), arXiv 2312.03732
+
+    def __post_init__(self):
+        if not isinstance(self.rank, int) or isinstance(self.rank, bool) or self.rank < 1:
+            raise ValueError(f"rank must be a whole number of at least 1, got {self.rank!r}")
+        if not (math.isfinite(self.alpha) and self.alpha > 0):
+            raise ValueError(f"alpha must be a number above 0, got {self.alpha!r}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout!r}")
+        if self.targets != ALL_LINEAR:
+            names = (self.targets,) if isinstance(self.targets, str) else tuple(self.targets)
+            if not names:
+                raise ValueError(f'targets is empty: name a layer, or "{ALL_LINEAR}"')
+            object.__setattr__(self, "targets", names)
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
+
+
+class LoRALinear(nn.Module):
+    """A frozen `base` layer with a trainable correction `scale * B @ A` beside it.
+
+    `original` is the layer's one state: None, or, while merged, the weight as it was before.
+    """
+
+    original: Tensor | None
+
+    def __init__(
+        self, base: nn.Linear, config: LoRAConfig, generator: torch.Generator | None = None
+    ):
+        super().__init__()
+        self.base = base
+        freeze(base)
+        self.config = config
+        self.enabled = True
+        # Full precision over a base of any: half precision would swallow small updates.
+        like = {
+            "dtype": torch.promote_types(base.weight.dtype, torch.float32),
+            "device": base.weight.device,
+        }
+        self.A = nn.Parameter(torch.empty(config.rank, base.in_features, **like))
+        self.B = nn.Parameter(torch.zeros(base.out_features, config.rank, **like))
+        # nn.Linear's own default: the scale of A x depends on in_features (fan-in), never on rank.
+        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5), generator=generator)
+        self.register_buffer("original", None, persistent=False)
+
+    @property
+    def merged(self) -> bool:
+        return self.original is not None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.base(x)
+        if self.merged or not self.enabled:
+            return y
+        x = F.dropout(x, self.config.dropout, self.training)
+        # Two thin products; B @ A, as large as W, is never formed.
+        h = F.linear(x, self.A.to(x.dtype))
+        return y + self.config.scale * F.linear(h, self.B.to(x.dtype))
+
+    @torch.no_grad()
+    def delta(self) -> Tensor:
+        """The correction as one matrix (out, in), in the adapter's own precision."""
+        return self.config.scale * (self.B @ self.A)
+
+    @torch.no_grad()
+    def merged_weight(self) -> Tensor:
+        """W + delta, added in the wider precision and rounded once to W's own."""
+        return (self.base.weight + self.delta()).to(self.base.weight.dtype)
+
+    def extra_repr(self) -> str:
+        state = "merged" if self.merged else "enabled" if self.enabled else "disabled"
+        return f"rank={self.config.rank}, scale={self.config.scale:g}, {state}"
+
+
+def freeze(model: nn.Module) -> None:
+    """Stop training every weight, and drop old gradients: they would go on taking memory."""
+    for p in model.parameters():
+        p.requires_grad_(False)
+        p.grad = None
+
+
+def unfreeze(model: nn.Module) -> None:
+    """Let every weight train again: full fine-tuning."""
+    for p in model.parameters():
+        p.requires_grad_(True)
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def lora_layers(model: nn.Module) -> list[tuple[str, LoRALinear]]:
+    """The adapted layers and their paths, in the model's order."""
+    return [(name, m) for name, m in model.named_modules() if isinstance(m, LoRALinear)]
+
+
+def target_layers(model: nn.Module, targets: tuple[str, ...] | str) -> dict[str, nn.Linear]:
+    """The linear layers that `targets` name, by path; nothing is changed.
+
+    Raises ValueError for a target that matches no linear layer (with the nearest names), or that
+    names a layer whose weight another module shares.
+    """
+    linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    if targets == ALL_LINEAR:
+        head = getattr(model, "get_output_embeddings", lambda: None)()
+        layers = {
+            name: m for name, m in linear.items() if m is not head and not _sharers(model, name)
+        }
+        if not layers:
+            raise ValueError('"all-linear" matches nothing: the model has no linear layer')
+        return layers
+    chosen: set[str] = set()
+    for target in targets:
+        matches = [name for name in linear if f".{name}".endswith(f".{target}")]
+        if not matches:
+            raise ValueError(_no_match(model, linear, target))
+        for name in matches:
+            if others := _sharers(model, name):
+                raise ValueError(
+                    f"{name} shares its weight with {others[0]} (tied), so a change to one would "
+                    f"change the other: leave {target!r} out of targets, or untie them first"
+                )
+        chosen.update(matches)
+    return {name: m for name, m in linear.items() if name in chosen}
+
+
+def _sharers(model: nn.Module, name: str) -> list[str]:
+    """The other modules that hold the very weight of module `name`."""
+    weight = model.get_submodule(name).weight
+    return [
+        other
+        for other, module in model.named_modules()
+        if other != name and any(p is weight for p in module.parameters(recurse=False))
+    ]
+
+
+def _no_match(model: nn.Module, linear: dict[str, nn.Linear], target: str) -> str:
+    for name, module in model.named_modules():
+        if name and f".{name}".endswith(f".{target}"):
+            kind = type(module).__name__
+            return f"target {target!r} is a {kind}, not a linear layer: LoRA here adapts nn.Linear"
+    last_names = dict.fromkeys(name.rpartition(".")[2] for name in linear)
+    near = difflib.get_close_matches(target, [*last_names, *linear], n=3, cutoff=0.5)
+    hint = f"nearest: {', '.join(near)}" if near else f"there are: {', '.join(last_names)}"
+    return f"target {target!r} matches no linear layer of the model; {hint}"
+
+
+def inject(
+    model: nn.Module, config: LoRAConfig, *, generator: torch.Generator | None = None
+) -> list[str]:
+    """Freeze `model`, give every targeted linear layer an adapter, and return the layers' paths.
+
+    The same call again changes nothing. Raises ValueError, the model untouched, if it carries
+    adapters of another config or a target matches nothing. `generator` draws the A matrices.
+    """
+    if present := lora_layers(model):
+        other = next((layer.config for _, layer in present if layer.config != config), None)
+        if other is None:
+            return [name for name, _ in present]
+        raise ValueError(
+            f"model already has {len(present)} adapters of {other}, asked for {config}: "
+            "merge_and_unload(model) folds them in, remove(model) takes them off"
+        )
+    layers = target_layers(model, config.targets)
+    freeze(model)
+    for name, layer in layers.items():
+        model.set_submodule(name, LoRALinear(layer, config, generator))
+    return list(layers)
+
+
+def remove(model: nn.Module) -> list[str]:
+    """Take every adapter off: the original layers come back, frozen as they were."""
+    layers = _unmerged(model, "remove")
+    for name, layer in layers:
+        model.set_submodule(name, layer.base)
+    return [name for name, _ in layers]
+
+
+def merge(model: nn.Module) -> list[str]:
+    """Add every delta into its base weight, reversibly, and return the layers' paths.
+
+    Each layer keeps its original weight, so `unmerge` is exact; that copy costs as many bytes as the
+    adapted weights. Raises ValueError, nothing changed, if merged already or a delta is not finite.
+    """
+    layers = _unmerged(model, "merge")
+    _check_finite(layers)
+    for _, layer in layers:
+        original = layer.base.weight.data
+        layer.base.weight.data = layer.merged_weight()
+        layer.original = original
+    return [name for name, _ in layers]
+
+
+def unmerge(model: nn.Module) -> list[str]:
+    """Put back every original weight, bit for bit. Raises ValueError if nothing is merged."""
+    layers = lora_layers(model)
+    if missing := [name for name, layer in layers if not layer.merged]:
+        raise ValueError(f"nothing to unmerge: {missing[0]} is not merged")
+    if not layers:
+        raise ValueError("nothing to unmerge: the model has no adapters")
+    for _, layer in layers:
+        layer.base.weight.data = layer.original
+        layer.original = None
+    return [name for name, _ in layers]
+
+
+def merge_and_unload(
+    model: nn.Module, progress: Callable[[str], None] = lambda name: None
+) -> list[str]:
+    """Fold every delta into its weight for good, one layer at a time; plain, frozen layers stay.
+
+    Needs memory for one delta at a time. `progress` is told each layer's path.
+    """
+    layers = _unmerged(model, "merge")
+    _check_finite(layers)
+    for name, layer in layers:
+        layer.base.weight.data = layer.merged_weight()
+        model.set_submodule(name, layer.base)
+        progress(name)
+    return [name for name, _ in layers]
+
+
+@contextmanager
+def disabled(model: nn.Module) -> Iterator[None]:
+    """Within the block the model answers as its base; merged adapters cannot be switched off."""
+    layers = _unmerged(model, "disable")
+    before = [layer.enabled for _, layer in layers]
+    try:
+        for _, layer in layers:
+            layer.enabled = False
+        yield
+    finally:
+        for (_, layer), enabled in zip(layers, before, strict=True):
+            layer.enabled = enabled
+
+
+def _unmerged(model: nn.Module, verb: str) -> list[tuple[str, LoRALinear]]:
+    layers = lora_layers(model)
+    if not layers:
+        raise ValueError(f"nothing to {verb}: no adapters, inject(model, config) adds them")
+    if merged := [name for name, layer in layers if layer.merged]:
+        raise ValueError(
+            f"cannot {verb}: {len(merged)} layers are merged (first: {merged[0]}), "
+            "unmerge(model) takes the deltas out again"
+        )
+    return layers
+
+
+def _check_finite(layers: list[tuple[str, LoRALinear]]) -> None:
+    for name, layer in layers:
+        if not (layer.A.isfinite().all() and layer.B.isfinite().all()):
+            raise ValueError(f"the delta of {name} is not finite: load an earlier adapter")

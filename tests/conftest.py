@@ -1,0 +1,45 @@
+"""Tiny models that every test can afford."""
+
+import pytest
+import torch
+
+from lorakit.lora import lora_layers
+from lorakit.model import Llama, ModelConfig
+
+TINY = ModelConfig(
+    vocab_size=61,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=64,
+)
+
+
+@pytest.fixture
+def model() -> Llama:
+    torch.manual_seed(0)
+    net = Llama(TINY)
+    with torch.no_grad():  # larger than a fresh start, so that attention and MLP speak up
+        for layer in net.model.layers.parameters():
+            layer.mul_(1 if layer.ndim == 1 else 8)
+    return net
+
+
+@pytest.fixture
+def tokens() -> torch.Tensor:
+    return torch.randint(TINY.vocab_size, (2, 9), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def perturb():
+    """Stand in for training: B starts at zero, and zero hides mistakes."""
+
+    def fill(model, size: float = 0.3):
+        generator = torch.Generator().manual_seed(2)
+        for _, layer in lora_layers(model):
+            with torch.no_grad():
+                layer.B.copy_(size * torch.randn(layer.B.shape, generator=generator))
+
+    return fill

@@ -1,0 +1,50 @@
+"""Counts come from the real module; published numbers hold them."""
+
+import pytest
+
+from lorakit.counts import count
+from lorakit.lora import LoRAConfig, inject
+from lorakit.model import PRESETS
+
+
+@pytest.mark.parametrize(
+    ("preset", "published"),
+    [
+        ("smollm2-135m", 134_515_008),
+        ("llama-3.2-1b", 1_235_814_400),
+        ("llama-3-8b", 8_030_261_248),
+        ("llama-3-70b", 70_553_706_496),
+    ],
+)
+def test_presets_have_their_published_sizes(preset, published):
+    assert count(PRESETS[preset]).total == published
+
+
+def test_the_gpt2_sized_preset_has_about_124_million():
+    assert count(PRESETS["gpt2-sized-124m"]).total == pytest.approx(124e6, rel=0.01)
+
+
+def test_the_papers_formula_counts_adapters_on_square_layers():
+    # LoRA, section 4.2: 2 * adapted layers * width * rank.
+    config = PRESETS["mini"]
+    adapted = 2 * config.num_hidden_layers
+    lora = LoRAConfig(rank=4, targets=("q_proj", "v_proj"))
+    assert count(config, lora).trainable == 2 * adapted * config.hidden_size * 4
+
+
+def test_llama_3_8b_at_rank_16_on_q_and_v():
+    lora = LoRAConfig(rank=16, targets=("q_proj", "v_proj"))
+    assert count(PRESETS["llama-3-8b"], lora).trainable == 6_815_744
+
+
+def test_the_count_is_that_of_a_model_with_memory(model):
+    lora = LoRAConfig(rank=3)
+    expected = count(model.config, lora)
+    inject(model, lora)
+    assert expected.trainable == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def test_full_fine_tuning_trains_everything():
+    full = count(PRESETS["mini"])
+    assert full.trainable == full.total
+    assert full.percent == 100
