@@ -210,7 +210,7 @@ def remove(model: nn.Module) -> list[str]:
 def merge(model: nn.Module) -> list[str]:
     """Add every delta into its base weight, reversibly, and return the layers' paths.
 
-    Each layer keeps its original weight, so `unmerge` is exact; that copy costs as many bytes as the
+    Each layer keeps its original weight, so `unmerge` is exact; the copies are as large as the
     adapted weights. Raises ValueError, nothing changed, if merged already or a delta is not finite.
     """
     layers = _unmerged(model, "merge")
