@@ -9,8 +9,6 @@ training, of files or of widgets.
 
 import difflib
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -197,87 +195,3 @@ def inject(
     for name, layer in layers.items():
         model.set_submodule(name, LoRALinear(layer, config, generator))
     return list(layers)
-
-
-def remove(model: nn.Module) -> list[str]:
-    """Take every adapter off: the original layers come back, frozen as they were."""
-    layers = _unmerged(model, "remove")
-    for name, layer in layers:
-        model.set_submodule(name, layer.base)
-    return [name for name, _ in layers]
-
-
-def merge(model: nn.Module) -> list[str]:
-    """Add every delta into its base weight, reversibly, and return the layers' paths.
-
-    Each layer keeps its original weight, so `unmerge` is exact; the copies are as large as the
-    adapted weights. Raises ValueError, nothing changed, if merged already or a delta is not finite.
-    """
-    layers = _unmerged(model, "merge")
-    _check_finite(layers)
-    for _, layer in layers:
-        original = layer.base.weight.data
-        layer.base.weight.data = layer.merged_weight()
-        layer.original = original
-    return [name for name, _ in layers]
-
-
-def unmerge(model: nn.Module) -> list[str]:
-    """Put back every original weight, bit for bit. Raises ValueError if nothing is merged."""
-    layers = lora_layers(model)
-    if missing := [name for name, layer in layers if not layer.merged]:
-        raise ValueError(f"nothing to unmerge: {missing[0]} is not merged")
-    if not layers:
-        raise ValueError("nothing to unmerge: the model has no adapters")
-    for _, layer in layers:
-        layer.base.weight.data = layer.original
-        layer.original = None
-    return [name for name, _ in layers]
-
-
-def merge_and_unload(
-    model: nn.Module, progress: Callable[[str], None] = lambda name: None
-) -> list[str]:
-    """Fold every delta into its weight for good, one layer at a time; plain, frozen layers stay.
-
-    Needs memory for one delta at a time. `progress` is told each layer's path.
-    """
-    layers = _unmerged(model, "merge")
-    _check_finite(layers)
-    for name, layer in layers:
-        layer.base.weight.data = layer.merged_weight()
-        model.set_submodule(name, layer.base)
-        progress(name)
-    return [name for name, _ in layers]
-
-
-@contextmanager
-def disabled(model: nn.Module) -> Iterator[None]:
-    """Within the block the model answers as its base; merged adapters cannot be switched off."""
-    layers = _unmerged(model, "disable")
-    before = [layer.enabled for _, layer in layers]
-    try:
-        for _, layer in layers:
-            layer.enabled = False
-        yield
-    finally:
-        for (_, layer), enabled in zip(layers, before, strict=True):
-            layer.enabled = enabled
-
-
-def _unmerged(model: nn.Module, verb: str) -> list[tuple[str, LoRALinear]]:
-    layers = lora_layers(model)
-    if not layers:
-        raise ValueError(f"nothing to {verb}: no adapters, inject(model, config) adds them")
-    if merged := [name for name, layer in layers if layer.merged]:
-        raise ValueError(
-            f"cannot {verb}: {len(merged)} layers are merged (first: {merged[0]}), "
-            "unmerge(model) takes the deltas out again"
-        )
-    return layers
-
-
-def _check_finite(layers: list[tuple[str, LoRALinear]]) -> None:
-    for name, layer in layers:
-        if not (layer.A.isfinite().all() and layer.B.isfinite().all()):
-            raise ValueError(f"the delta of {name} is not finite: load an earlier adapter")

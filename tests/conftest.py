@@ -1,10 +1,12 @@
 """Tiny models that every test can afford."""
 
 import pytest
+import tokenizers
 import torch
 
 from lorakit.lora import lora_layers
 from lorakit.model import Llama, ModelConfig
+from lorakit.text import Tokenizer
 
 TINY = ModelConfig(
     vocab_size=61,
@@ -43,3 +45,22 @@ def perturb():
                 layer.B.copy_(size * torch.randn(layer.B.shape, generator=generator))
 
     return fill
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    """One token a character, and three special ones."""
+    alphabet = [*map(chr, range(32, 127)), "\n"]
+    special = ["<|start|>", "<|end|>", "<|pad|>"]
+    vocabulary = {token: i for i, token in enumerate([*special, *alphabet])}
+    characters = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    characters.add_special_tokens(special)
+    return Tokenizer(
+        characters,
+        eos_token="<|end|>",
+        pad_token="<|pad|>",
+        chat_template=(
+            "{% for message in messages %}<|start|>{{ message.role }}\n{{ message.content }}"
+            "<|end|>{% endfor %}{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+        ),
+    )

@@ -4,7 +4,7 @@ import pytest
 
 from lorakit.counts import count
 from lorakit.lora import LoRAConfig, inject
-from lorakit.model import PRESETS
+from lorakit.presets import PRESETS
 
 
 @pytest.mark.parametrize(

@@ -6,35 +6,21 @@ import math
 import pytest
 import torch
 from torch import nn
+from weights import assert_same_weights, weights
 
 from lorakit.lora import (
     LoRAConfig,
     LoRALinear,
-    disabled,
     freeze,
     inject,
     lora_layers,
-    merge,
-    merge_and_unload,
-    remove,
     target_layers,
     trainable,
     unfreeze,
-    unmerge,
 )
 from lorakit.model import Llama
 
 CONFIG = LoRAConfig(rank=4, alpha=12.0)
-
-
-def weights(model) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def assert_same_weights(model, before):
-    after = model.state_dict()
-    assert after.keys() == before.keys()
-    assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_a_fresh_adapter_changes_nothing(model, tokens):
@@ -189,122 +175,6 @@ def test_a_generator_makes_the_adapter_repeatable(model):
     inject(model, CONFIG, generator=torch.Generator().manual_seed(3))
     inject(twin, CONFIG, generator=torch.Generator().manual_seed(3))
     assert_same_weights(twin, weights(model))
-
-
-# Merging
-
-
-def test_a_merged_model_answers_as_the_adapted_one(model, tokens, perturb):
-    base = model(tokens)
-    names = inject(model, CONFIG)
-    perturb(model)
-    adapted = model(tokens)
-    assert (adapted - base).abs().max() > 0.1
-    assert merge(model) == names
-    torch.testing.assert_close(model(tokens), adapted)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_unmerging_restores_every_bit_after_100_cycles(model, perturb, dtype):
-    model.to(dtype)
-    inject(model, CONFIG)
-    perturb(model)
-    before = weights(model)
-    for _ in range(100):
-        merge(model)
-        unmerge(model)
-    assert_same_weights(model, before)
-
-
-def test_merging_twice_is_refused_and_adds_once(model, perturb):
-    inject(model, CONFIG)
-    perturb(model)
-    merge(model)
-    before = weights(model)
-    with pytest.raises(
-        ValueError, match=r"cannot merge: 14 layers are merged \(first: model\.layers\.0"
-    ):
-        merge(model)
-    with pytest.raises(ValueError, match="cannot merge"):
-        merge_and_unload(model)
-    assert_same_weights(model, before)
-
-
-def test_unmerging_what_is_not_merged_is_refused(model):
-    with pytest.raises(ValueError, match="no adapters"):
-        unmerge(model)
-    inject(model, CONFIG)
-    with pytest.raises(ValueError, match=r"q_proj is not merged"):
-        unmerge(model)
-
-
-def test_merging_and_unloading_leaves_plain_layers(model, tokens, perturb):
-    names_before = list(model.state_dict())
-    inject(model, CONFIG)
-    perturb(model)
-    adapted = model(tokens)
-    merge_and_unload(model)
-    assert list(model.state_dict()) == names_before
-    assert lora_layers(model) == []
-    torch.testing.assert_close(model(tokens), adapted)
-
-
-@pytest.mark.parametrize("fold", [merge, merge_and_unload])
-def test_a_delta_that_is_not_finite_is_refused_and_nothing_changes(model, perturb, fold):
-    inject(model, CONFIG)
-    perturb(model)
-    name, layer = lora_layers(model)[-1]
-    layer.B.data[0, 0] = math.nan
-    before = weights(model)
-    with pytest.raises(ValueError, match=f"delta of {name} is not finite"):
-        fold(model)
-    after = weights(model)
-    assert all(torch.equal(after[n].nan_to_num(), before[n].nan_to_num()) for n in before)
-
-
-def test_removing_brings_the_base_back(model, tokens, perturb):
-    before, answers = weights(model), model(tokens)
-    inject(model, CONFIG)
-    perturb(model)
-    remove(model)
-    assert_same_weights(model, before)
-    assert torch.equal(model(tokens), answers)
-
-
-def test_removing_merged_adapters_is_refused(model, perturb):
-    inject(model, CONFIG)
-    perturb(model)
-    merge(model)
-    with pytest.raises(ValueError, match=r"cannot remove: .*unmerge\(model\)"):
-        remove(model)
-
-
-def test_disabled_adapters_answer_as_the_base_even_after_an_error(model, tokens, perturb):
-    base = model(tokens)
-    inject(model, CONFIG)
-    perturb(model)
-    adapted = model(tokens)
-    with disabled(model):
-        assert torch.equal(model(tokens), base)
-    with pytest.raises(RuntimeError), disabled(model):
-        raise RuntimeError
-    assert torch.equal(model(tokens), adapted)
-
-
-def test_merged_adapters_cannot_be_disabled(model, perturb):
-    inject(model, CONFIG)
-    merge(model)
-    with pytest.raises(ValueError, match="cannot disable"), disabled(model):
-        pass
-
-
-def test_switching_to_eval_merges_nothing(model, perturb):
-    inject(model, CONFIG)
-    perturb(model)
-    before = weights(model)
-    model.eval()
-    assert_same_weights(model, before)
-    assert not any(layer.merged for _, layer in lora_layers(model))
 
 
 def test_any_module_can_be_adapted():

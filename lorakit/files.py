@@ -1,0 +1,67 @@
+"""Files and folders that are either wholly there or not there at all.
+
+What is written goes to a temporary neighbour first and takes its final name when it is complete, so
+that an error, a Stop or a power cut leaves what stood there before.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path; the file or folder made there takes `path`'s place on success.
+
+    After an error inside the block `path` is as it was. A folder that stood at `path` is moved
+    aside first, as `.NAME.old`, which `settle` brings back should the exchange be cut in two.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    settle(path)
+    room = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    fresh, old = room / path.name, _aside(path)
+    try:
+        yield fresh
+        if path.is_dir():
+            os.rename(path, old)
+        os.replace(fresh, path)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+        settle(path)
+
+
+def settle(path: Path | str) -> None:
+    """Finish an exchange of folders that was cut in two: the old one returns, or is cleared."""
+    path = Path(path)
+    old = _aside(path)
+    if not old.exists():
+        return
+    if path.exists():
+        shutil.rmtree(old)
+    else:
+        os.rename(old, path)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write `value` as readable JSON, atomically; a number that is not finite is refused."""
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    with replacing(path) as fresh:
+        fresh.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path | str) -> Any:
+    """What a JSON file holds. Raises ValueError naming the file if it is not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not readable JSON: {error}") from error

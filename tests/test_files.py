@@ -1,0 +1,74 @@
+"""What is written is wholly there or not there at all."""
+
+import json
+
+import pytest
+
+from lorakit.files import read_json, replacing, settle, write_json
+
+
+def listing(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+
+
+def test_a_file_takes_its_name_when_it_is_complete(tmp_path):
+    target = tmp_path / "deep" / "note.txt"
+    with replacing(target) as fresh:
+        fresh.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert listing(target.parent) == ["note.txt"]
+
+
+def test_an_error_leaves_the_old_file_and_no_litter(tmp_path):
+    target = tmp_path / "note.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), replacing(target) as fresh:
+        fresh.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert listing(tmp_path) == ["note.txt"]
+
+
+def test_a_folder_replaces_a_folder_whole(tmp_path):
+    target = tmp_path / "run"
+    target.mkdir()
+    (target / "stale.txt").write_text("old")
+    with replacing(target) as fresh:
+        fresh.mkdir()
+        (fresh / "new.txt").write_text("new")
+    assert listing(tmp_path) == ["run", "run/new.txt"]
+
+
+def test_an_error_leaves_the_old_folder(tmp_path):
+    target = tmp_path / "run"
+    target.mkdir()
+    (target / "kept.txt").write_text("old")
+    with pytest.raises(RuntimeError), replacing(target) as fresh:
+        fresh.mkdir()
+        raise RuntimeError
+    assert listing(tmp_path) == ["run", "run/kept.txt"]
+
+
+def test_an_exchange_cut_in_two_brings_the_old_folder_back(tmp_path):
+    aside = tmp_path / ".run.old"
+    aside.mkdir()
+    (aside / "kept.txt").write_text("old")
+    settle(tmp_path / "run")
+    assert listing(tmp_path) == ["run", "run/kept.txt"]
+
+
+def test_json_goes_there_and_back_and_refuses_what_json_cannot_hold(tmp_path):
+    path = tmp_path / "value.json"
+    write_json(path, {"a": [1, 2.5, None]})
+    assert read_json(path) == {"a": [1, 2.5, None]}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, float("nan"))
+    assert json.loads(path.read_text()) == {"a": [1, 2.5, None]}
+
+
+def test_a_damaged_json_file_is_named(tmp_path):
+    path = tmp_path / "value.json"
+    path.write_text('{"a": ')
+    with pytest.raises(ValueError, match=r"value\.json is not readable JSON"):
+        read_json(path)
