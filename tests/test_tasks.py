@@ -1,0 +1,86 @@
+"""The orders are always the same, held out for good, and a bad line is named before training."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lorakit.tasks import load_task, orders, read_examples, write_examples
+from lorakit.text import Example
+
+DATA = Path(__file__).parent.parent / "data" / "tasks"
+GOOD = '{"prompt": "a", "response": "b"}\n'
+
+
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_the_files_in_data_are_what_the_generator_makes(split):
+    assert tuple(read_examples(DATA / "orders" / f"{split}.jsonl")) == orders(split)
+
+
+def test_there_are_60_orders_to_train_on_and_100_to_be_judged_by():
+    task = load_task("orders")
+    assert (len(set(task.train)), len(set(task.heldout))) == (60, 100)
+
+
+def test_no_held_out_name_or_wording_is_ever_trained_on():
+    task = load_task("orders")
+
+    def seen(examples):
+        for example in examples:
+            answer = json.loads(example.response)
+            wording = example.prompt
+            for value in answer.values():
+                assert str(value) in wording
+                wording = wording.replace(str(value), "_", 1)
+            yield answer["customer"], wording
+
+    train_names, train_wordings = zip(*seen(task.train), strict=True)
+    names, wordings = zip(*seen(task.heldout), strict=True)
+    assert not set(names) & set(train_names)
+    assert not set(wordings) & set(train_wordings)
+
+
+def test_a_file_of_ones_own_keeps_every_fifth_line_to_be_judged_by(tmp_path):
+    examples = [Example(f"question {n}", f"answer {n}") for n in range(11)]
+    write_examples(tmp_path / "mine.jsonl", examples)
+    task = load_task(str(tmp_path / "mine.jsonl"))
+    assert task.name == "mine"
+    assert task.heldout == (examples[4], examples[9])
+    assert [*task.train] == [e for e in examples if e not in task.heldout]
+
+
+def test_text_of_any_script_goes_there_and_back_and_empty_lines_are_passed_over(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    examples = [Example("größer \u2028 als?", "多い\n"), Example("a", "b")]
+    write_examples(path, examples)
+    path.write_bytes(b"\n" + path.read_bytes() + b"  \n")
+    assert read_examples(path) == examples
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{prompt: 1}", "not JSON"),
+        ('["a", "b"]', "not an object like"),
+        ('{"prompt": "a", "answer": "b"}', "there is no 'response', only 'prompt', 'answer'"),
+        ("{}", "there is no 'prompt', only nothing"),
+        ('{"prompt": "a", "response": 3}', "'response' must be a text .* got 3"),
+        ('{"prompt": " ", "response": "b"}', "'prompt' must be a text that is not empty"),
+        (b'{"prompt": "\xff", "response": "b"}', "not JSON"),
+    ],
+)
+def test_a_bad_line_is_named_by_number_and_reason(tmp_path, line, reason):
+    path = tmp_path / "mine.jsonl"
+    line = line if isinstance(line, bytes) else line.encode()
+    path.write_bytes(GOOD.encode() * 6 + line + b"\n" + GOOD.encode())
+    with pytest.raises(ValueError, match=rf"mine\.jsonl, line 7: {reason}"):
+        load_task(str(path))
+
+
+def test_too_few_examples_and_unknown_names_are_refused(tmp_path):
+    path = tmp_path / "few.jsonl"
+    path.write_text(GOOD * 4)
+    with pytest.raises(ValueError, match="has 4 examples: at least 5"):
+        load_task(str(path))
+    with pytest.raises(ValueError, match="task 'ordres' is not known"):
+        load_task("ordres")
