@@ -1,8 +1,8 @@
 """A Llama-type GGUF file, llama.cpp's one-file format: shape, weights and tokenizer.
 
-    blk.0.attn_q.weight, quantised, rows permuted  ->  model.layers.0.self_attn.q_proj.weight, float32
+    blk.0.attn_q.weight: quantised, rows permuted  ->  model.layers.0.self_attn.q_proj.weight
 
-GGUF: github.com/ggml-org/ggml, docs/gguf.md. Weights come back as plain float32 under Hugging Face's
+GGUF: github.com/ggml-org/ggml, docs/gguf.md. Weights come back in float32 under Hugging Face's
 names. Knows the byte-level BPE that SmolLM was trained with, and no other tokenizer.
 """
 
@@ -35,8 +35,8 @@ LAYER_NAMES = {
 def read_gguf(path: Path | str) -> tuple[ModelConfig, dict[str, Tensor], Tokenizer]:
     """Config, float32 weights under Hugging Face's names, and tokenizer of a Llama-type GGUF.
 
-    A file without `output.weight` has its head tied to the embedding, and no `lm_head.weight` comes
-    back. Raises ValueError naming the architecture, pre-tokenizer, tensor or field that is not read.
+    A file without `output.weight` has its head tied to the embedding: no `lm_head.weight` then.
+    Raises ValueError naming the architecture, tokenizer, tensor or field that is not read.
     """
     path = Path(path)
     try:
@@ -46,7 +46,9 @@ def read_gguf(path: Path | str) -> tuple[ModelConfig, dict[str, Tensor], Tokeniz
     metadata = {name: field.contents() for name, field in reader.fields.items()}
     architecture = metadata.get("general.architecture")
     if architecture != "llama":
-        raise ValueError(f'{path} holds a model of architecture "{architecture}": only llama is read')
+        raise ValueError(
+            f'{path}: this code reads llama, and "{architecture}" is another architecture'
+        )
     try:
         tokenizer = _tokenizer(metadata)
         config = _config(metadata, {tensor.name for tensor in reader.tensors})

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from lorakit.files import read_json, replacing, settle, write_json
 from lorakit.lora import lora_layers
@@ -104,7 +105,7 @@ def build(config: ModelConfig, weights: Mapping[str, Tensor], source: Path) -> L
 
     Raises ValueError naming a tensor that is missing, of another shape, or of no use.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _NoNormal():
         model = Llama(config)
     weights = {n: t for n, t in weights.items() if not n.endswith("rotary_emb.inv_freq")}
     if config.tie_word_embeddings:
@@ -122,6 +123,13 @@ def build(config: ModelConfig, weights: Mapping[str, Tensor], source: Path) -> L
     return model
 
 
+class _NoNormal(TorchFunctionMode):
+    """Skips nn.Embedding's start: normal_ on `meta` imports PyTorch's compiler, a second for none."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return None if func is nn.init.normal_ else func(*args, **(kwargs or {}))
+
+
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     if (folder / WEIGHTS).exists():
         files = [folder / WEIGHTS]
@@ -130,8 +138,8 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         files = [folder / shard for shard in sorted(set(shards))]
     else:
         raise ValueError(
-            f"{folder} has no {WEIGHTS}, and pickle files (pytorch_model.bin) can run any code when "
-            "they are opened: load it with transformers once, and save_pretrained it"
+            f"{folder} has no {WEIGHTS}; pickle files (pytorch_model.bin) are not read, as they can "
+            "run any code when opened: load it with transformers once and save_pretrained it"
         )
     weights: dict[str, Tensor] = {}
     for file in files:

@@ -1,0 +1,237 @@
+"""One experiment: a base, a task, a method and a seed in; what the run taught and cost out.
+
+    load -> judge and ask the base -> train -> judge and ask the tuned model -> measure the delta
+
+The method decides two lines: what is made trainable, and what is written to disk.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lorakit.adapters import save_adapter
+from lorakit.checkpoint import load_base, save_folder
+from lorakit.counts import count
+from lorakit.device import describe, pick_device
+from lorakit.files import write_json
+from lorakit.generate import generate
+from lorakit.history import StepRecord
+from lorakit.lora import ALL_LINEAR, inject, lora_layers, target_layers, unfreeze
+from lorakit.memory import MemoryBreakdown, Recorder
+from lorakit.model import Llama
+from lorakit.resume import load_checkpoint, save_checkpoint
+from lorakit.run import Answer, Progress, Result, Run, disk_bytes, stopped_run
+from lorakit.score import Score, score
+from lorakit.spectrum import Spectrum, singular_values, singular_values_of_product
+from lorakit.tasks import load_task
+from lorakit.text import Encoded, Example, Tokenizer, encode_batches, encode_example
+from lorakit.train import Training
+
+
+class Stopped(Exception):
+    """The run was stopped before its first step: there is nothing to show."""
+
+
+@dataclass(frozen=True)
+class _Ears:
+    """Who listens to a run, and who may end it."""
+
+    report: Callable[[Progress], None]
+    stop: Callable[[], bool]
+
+
+def finetune(
+    run: Run,
+    *,
+    out: Path | str | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Result:
+    """Do `run`, and leave adapter or weights, history and result in the folder `out`, if given.
+
+    `stop` ends it between two micro-batches; in `out` it then leaves a checkpoint for `resume`.
+    Raises ValueError before anything is loaded for a bad task or a folder in use, Diverged if
+    training blows up, and Stopped if there was no first step.
+    """
+    folder = None if out is None else _claim(Path(out))
+    return _experiment(run, folder, None, _Ears(report, stop))
+
+
+def resume(
+    folder: Path | str,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Result:
+    """Take up the stopped run in `folder`; the same hooks and errors as `finetune`."""
+    run, before, answers = stopped_run(folder)
+    return _experiment(run, Path(folder), (before, answers), _Ears(report, stop))
+
+
+def _experiment(
+    run: Run, folder: Path | None, known: tuple[Score, list[Answer]] | None, ears: _Ears
+) -> Result:
+    task, device = load_task(run.task), pick_device()
+    ears.report(Progress(stage="loading the base"))
+    model, tokenizer = load_base(run.base, dtype=run.dtype(device.type), device=device)
+    batches = encode_batches(tokenizer, task.train, batch_size=run.batch_size, seed=run.seed)
+    heldout = [encode_example(tokenizer, example) for example in task.heldout[: run.heldout]]
+    asked = task.heldout[: run.answers]
+    _check_lengths(model, [*batches.examples, *heldout])
+    if known is None:
+        before = _judge(model, heldout, tokenizer, "judging the base", ears)
+        said = _ask(model, asked, tokenizer, "asking the base", ears)
+        if before is None or len(said) < len(asked):
+            raise Stopped("stopped before the first step: nothing was trained")
+        answers = [
+            Answer(prompt=e.prompt, expected=e.response, base=s)
+            for e, s in zip(asked, said, strict=True)
+        ]
+        known = before, answers
+    if run.lora is None:
+        unfreeze(model)
+    else:
+        inject(model, run.lora, generator=torch.Generator(device).manual_seed(run.seed))
+    training = Training(model, batches, run.train_config(device.type))
+    if folder is not None and (folder / "checkpoint").exists():
+        load_checkpoint(training, folder / "checkpoint")
+    memory = _train(training, ears)
+    result = Result(
+        run=run,
+        device=describe(device),
+        model=model,
+        tokenizer=tokenizer,
+        parameters=count(model.config, run.lora),
+        disk=disk_bytes(model.config, run.lora),
+        history=training.history,
+        memory=memory,
+        before=known[0],
+        answers=known[1],
+    )
+    if training.position == run.steps:
+        result.after = _judge(model, heldout, tokenizer, "judging the tuned model", ears)
+        said = _ask(model, asked, tokenizer, "asking the tuned model", ears)
+        result.answers[: len(said)] = [
+            replace(answer, tuned=s) for answer, s in zip(result.answers, said, strict=False)
+        ]
+    ears.report(Progress(stage="measuring the delta"))
+    result.spectra = spectra(model, run.base)
+    if folder is not None:
+        ears.report(Progress(stage="saving"))
+        _save(result, training, folder)
+    return result
+
+
+def _judge(
+    model: Llama, examples: Sequence[Encoded], tokenizer: Tokenizer, stage: str, ears: _Ears
+) -> Score | None:
+    def tell(done: int) -> None:
+        ears.report(Progress(stage=stage, done=done, total=len(examples)))
+
+    tell(0)
+    return score(model, examples, pad_id=tokenizer.pad_id, stop=ears.stop, progress=tell)
+
+
+def _ask(
+    model: Llama, examples: Sequence[Example], tokenizer: Tokenizer, stage: str, ears: _Ears
+) -> list[str]:
+    """Greedy answers; fewer than asked for if stopped on the way."""
+    answers: list[str] = []
+    for example in examples:
+        if ears.stop():
+            break
+        ears.report(Progress(stage=stage, done=len(answers), total=len(examples)))
+        longest = 2 * len(tokenizer.encode(example.response)) + 8
+        prompt = tokenizer.encode(tokenizer.prompt(example.prompt))
+        new = generate(model, prompt, max_new_tokens=longest, stop=[tokenizer.eos_id])
+        answers.append(tokenizer.decode(new))
+    return answers
+
+
+def _train(training: Training, ears: _Ears) -> MemoryBreakdown:
+    recorder = Recorder(training.model, training.optimizer)
+    total = training.config.steps
+
+    def tell(record: StepRecord | None = None) -> None:
+        recent = [r.seconds for r in training.history.steps[-5:]]
+        left = (total - training.position) * sum(recent) / len(recent) if recent else None
+        ears.report(
+            Progress(
+                stage="training",
+                done=training.position,
+                total=total,
+                seconds_left=left,
+                losses=tuple(training.history.losses),
+                memory=recorder.latest if record else None,
+            )
+        )
+
+    tell()
+    training.run(stop=ears.stop, on_step=tell, phase=recorder)
+    return recorder.latest
+
+
+@torch.no_grad()
+def spectra(model: Llama, base: str) -> list[Spectrum]:
+    """The singular values of what training changed, a layer each, largest first.
+
+    An adapter's delta is a product, and its values come from its factors. Where every weight
+    trained the delta is W - W_before, against the base loaded again.
+    """
+
+    def spectrum(name: str, weight: Tensor, values: Tensor) -> Spectrum:
+        return Spectrum(layer=name, shape=tuple(weight.shape), values=tuple(values.tolist()))
+
+    if layers := lora_layers(model):
+        return [
+            spectrum(
+                name,
+                layer.base.weight,
+                singular_values_of_product(layer.B, layer.A, layer.config.scale),
+            )
+            for name, layer in layers
+        ]
+    before = target_layers(load_base(base)[0], ALL_LINEAR)
+    return [
+        spectrum(
+            name,
+            layer.weight,
+            singular_values(layer.weight - before[name].weight.to(layer.weight)),
+        )
+        for name, layer in target_layers(model, ALL_LINEAR).items()
+    ]
+
+
+def _check_lengths(model: Llama, examples: Sequence[Encoded]) -> None:
+    limit = model.config.max_position_embeddings
+    for number, example in enumerate(examples, start=1):
+        if len(example.tokens) > limit:
+            raise ValueError(
+                f"example {number} has {len(example.tokens)} tokens, the model reads at most "
+                f"{limit}: shorten it"
+            )
+
+
+def _claim(folder: Path) -> Path:
+    """The folder for a run's files; one that holds anything is not written over."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is not empty: name a new folder for this run, or resume it")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _save(result: Result, training: Training, folder: Path) -> None:
+    write_json(folder / "history.json", result.history.to_json())
+    write_json(folder / "result.json", result.to_json())
+    if training.position < result.run.steps:
+        save_checkpoint(training, folder / "checkpoint")
+        return
+    if result.run.lora is None:
+        save_folder(result.model, result.tokenizer, folder / "model")
+    else:
+        save_adapter(result.model, folder / "adapter", base=result.run.base)
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)

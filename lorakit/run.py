@@ -1,0 +1,147 @@
+"""A run as a value: what to do, how far it is, and what it left behind. Does nothing itself."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lorakit.adapters import adapter_bytes
+from lorakit.counts import Count, count
+from lorakit.files import read_json
+from lorakit.history import History
+from lorakit.lora import ALL_LINEAR, LoRAConfig
+from lorakit.memory import MemoryBreakdown
+from lorakit.model import Llama, ModelConfig
+from lorakit.score import Score
+from lorakit.spectrum import Spectrum
+from lorakit.text import Tokenizer
+from lorakit.train import TrainConfig
+
+LEARNING_RATES = {"lora": 1e-3, "full": 1e-4}  # LoRA takes about ten times the rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What to do. `lr` None takes the method's own; `heldout` is how many examples judge.
+
+    The method decides two things here: what trains, and in which precision a GPU holds it.
+    """
+
+    base: str = "smollm2"
+    task: str = "orders"
+    method: str = "lora"
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] | str = ALL_LINEAR
+    lr: float | None = None
+    batch_size: int = 4
+    steps: int = 40
+    heldout: int = 100
+    answers: int = 3
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.method not in LEARNING_RATES:
+            raise ValueError(f'method must be "lora" or "full", got {self.method!r}')
+        for name, least in {"batch_size": 1, "heldout": 1, "answers": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        _ = self.lora, self.train_config("cpu")  # they check the rest
+
+    @property
+    def lora(self) -> LoRAConfig | None:
+        if self.method == "full":
+            return None
+        return LoRAConfig(rank=self.rank, alpha=self.alpha, targets=self.targets)
+
+    def train_config(self, device: str) -> TrainConfig:
+        """How to train on a device of type `device`."""
+        return TrainConfig(
+            steps=self.steps,
+            lr=LEARNING_RATES[self.method] if self.lr is None else self.lr,
+            # Weights that train stay in float32, where a small update is not rounded away; on a
+            # GPU they are rounded for the products alone.
+            autocast=device == "cuda" and self.method == "full",
+            seed=self.seed,
+        )
+
+    def dtype(self, device: str) -> torch.dtype:
+        """What the base's weights are held in: a GPU holds a frozen base in bfloat16."""
+        return torch.bfloat16 if device == "cuda" and self.method == "lora" else torch.float32
+
+
+def disk_bytes(model: ModelConfig, lora: LoRAConfig | None) -> int:
+    """Bytes that one variant takes on disk: its adapter, or every weight again in float32."""
+    return 4 * count(model).total if lora is None else adapter_bytes(model, lora)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands: `done` of `total` in this stage, and what training has shown so far."""
+
+    stage: str
+    done: int = 0
+    total: int = 1
+    seconds_left: float | None = None
+    losses: tuple[float, ...] = ()
+    memory: MemoryBreakdown | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A held-out question, what should come, what the base says, and the tuned model, if asked."""
+
+    prompt: str
+    expected: str
+    base: str
+    tuned: str | None = None
+
+
+@dataclass(kw_only=True)
+class Result:
+    """What a run left behind; `after` is None if it was stopped before it could be judged."""
+
+    run: Run
+    device: str
+    model: Llama
+    tokenizer: Tokenizer
+    parameters: Count
+    disk: int  # bytes, see `disk_bytes`
+    history: History
+    memory: MemoryBreakdown
+    before: Score
+    after: Score | None = None
+    answers: list[Answer] = field(default_factory=list)
+    spectra: list[Spectrum] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the weights and the history, which have files of their own."""
+        return {
+            "run": asdict(self.run),
+            "device": self.device,
+            "torch": torch.__version__,
+            "before": asdict(self.before),
+            "after": asdict(self.after) if self.after else None,
+            "parameters": asdict(self.parameters),
+            "disk": self.disk,
+            "memory": asdict(self.memory),
+            "seconds": self.history.seconds,
+            "notes": self.history.notes,
+            "answers": [asdict(answer) for answer in self.answers],
+        }
+
+
+def stopped_run(folder: Path | str) -> tuple[Run, Score, list[Answer]]:
+    """What a stopped run's folder says: the run, the base's score and the base's answers.
+
+    Raises ValueError if there is nothing to resume.
+    """
+    folder = Path(folder)
+    if not (folder / "checkpoint").is_dir() or not (folder / "result.json").is_file():
+        raise ValueError(f"{folder} holds no stopped run: there is no checkpoint to resume")
+    saved = read_json(folder / "result.json")
+    if not isinstance(saved["run"]["targets"], str):
+        saved["run"]["targets"] = tuple(saved["run"]["targets"])
+    answers = [Answer(**answer) for answer in saved["answers"]]
+    return Run(**saved["run"]), Score(**saved["before"]), answers
