@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
 
 from lorakit.files import read_json, replacing, settle, write_json
 from lorakit.gguf_llama import read_gguf
@@ -129,7 +130,7 @@ def _converted(path: Path, progress: Progress) -> Path:
             if not _intact(folder):  # another process may have made it meanwhile
                 progress(f"converting {path.name}, once, into {folder}")
                 _convert(path, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise OSError(
             f"cannot keep {path.name} in {folder.parent} ({error}): set LORAKIT_CACHE to a folder "
             "with room"

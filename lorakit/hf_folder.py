@@ -124,7 +124,7 @@ def build(config: ModelConfig, weights: Mapping[str, Tensor], source: Path) -> L
 
 
 class _NoNormal(TorchFunctionMode):
-    """Skips nn.Embedding's start: normal_ on `meta` imports PyTorch's compiler, a second for none."""
+    """Skips nn.Embedding's start: on `meta`, normal_ imports PyTorch's compiler, for a second."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         return None if func is nn.init.normal_ else func(*args, **(kwargs or {}))
@@ -138,7 +138,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         files = [folder / shard for shard in sorted(set(shards))]
     else:
         raise ValueError(
-            f"{folder} has no {WEIGHTS}; pickle files (pytorch_model.bin) are not read, as they can "
+            f"{folder} has no {WEIGHTS}; pickle files (pytorch_model.bin) are not read, they may "
             "run any code when opened: load it with transformers once and save_pretrained it"
         )
     weights: dict[str, Tensor] = {}

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,7 +21,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
-from PIL import Image
 
 from lorakit.files import replacing
 from lorakit.spectrum import Spectrum, energy
@@ -55,10 +54,8 @@ def figure(width: int, height: int) -> tuple[Figure, Axes]:
 
 def png(fig: Figure) -> bytes:
     """The figure as it looks now, as a PNG; packed for speed, not for size."""
-    canvas = cast(FigureCanvasAgg, fig.canvas)
-    canvas.draw()
     file = io.BytesIO()
-    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(file, "png", compress_level=1)
+    fig.savefig(file, format="png", dpi=100, pil_kwargs={"compress_level": 1})
     return file.getvalue()
 
 
@@ -86,8 +83,7 @@ def draw_loss(
     ax.set_xlim(0, 1.02 * total_steps)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
     _log_y(ax, [loss for line in ax.lines for loss in np.asarray(line.get_ydata())])
-    _dress(ax, x="step", y="loss, log scale")
-    _legend(ax, loc="upper right")
+    _dress(ax, x="step", y="loss (log scale)", loc="upper right")
 
 
 def draw_spectrum(ax: Axes, spectra: Sequence[Spectrum], *, cut: int | None = None) -> None:
@@ -116,8 +112,7 @@ def draw_spectrum(ax: Axes, spectra: Sequence[Spectrum], *, cut: int | None = No
         random = median(energy(spectrum.random, cut) for spectrum in spectra)
         title = f"the first {cut} values hold {share:.0%} of the energy (random: {random:.0%})"
         ax.set_title(title if share else UNCHANGED)
-    _dress(ax, x="number of the singular value, largest first", y="singular value, log scale")
-    _legend(ax, loc="upper right")
+    _dress(ax, x="index, largest first", y="singular value (log scale)", loc="upper right")
 
 
 def draw_layers(ax: Axes, spectra: Sequence[Spectrum]) -> None:
@@ -151,23 +146,24 @@ def draw_memory(ax: Axes, runs: Mapping[str, Any]) -> None:
 
     A run is anything with the bytes of each of `PARTS` as attributes. The title is the caller's.
     """
-    totals = [sum(getattr(run, part) for part in PARTS) for run in runs.values()]
-    unit, unit_name = (10**9, "GB") if max(totals) >= 10**10 else (10**6, "MB")
-    limit = 1.15 * max(totals) / unit
-    pixels = ax.bbox.width / limit  # a unit's width, near enough to know which numbers fit
+    largest = max(sum(getattr(run, part) for part in PARTS) for run in runs.values())
+    unit, unit_name = (10**9, "GB") if largest >= 10**10 else (10**6, "MB")
+    limit = 1.15 * largest / unit
+    pixels = ax.bbox.width / limit  # a unit's width, near enough to know where a number fits
     left = np.zeros(len(runs))
     for part, color in PARTS.items():
         widths = np.array([getattr(run, part) / unit for run in runs.values()])
         bars = ax.barh(list(runs), widths, left=left, color=color, edgecolor="white", label=part)
-        texts = [_short(w) if pixels * w > 9 * len(_short(w)) + 9 else "" for w in widths]
+        texts = [f"{w:,.4g}" if pixels * w > 54 else "" for w in widths]
         ax.bar_label(bars, texts, label_type="center", color=_ink(color), fontsize=SMALL)
         left += widths
-    ax.bar_label(bars, [_short(total) for total in left], padding=6, fontsize=SMALL, weight="bold")
+    totals = [f"{total:,.4g}" for total in left]
+    ax.bar_label(bars, totals, padding=6, fontsize=SMALL, weight="bold")
     ax.set_xlim(0, limit)
     ax.invert_yaxis()
-    _dress(ax, x=f"memory in {unit_name}")
     below = ax.transAxes + ScaledTranslation(0, -0.55, ax.figure.dpi_scale_trans)
-    _legend(ax, loc="upper center", ncols=4, bbox_to_anchor=(0.5, 0), bbox_transform=below)
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below}
+    _dress(ax, x=f"memory in {unit_name}", y="", ncols=len(PARTS), **place)
 
 
 def draw_matrices(ax: Axes, out_features: int, in_features: int, rank: int) -> None:
@@ -186,9 +182,7 @@ def draw_matrices(ax: Axes, out_features: int, in_features: int, rank: int) -> N
         ax.text(x + width / 2, under, label, ha="center", va="top", fontsize=SMALL)
         x += width + gap
         ax.text(x - gap / 2, 0, sign, ha="center", va="center", fontsize=LARGE + 4)
-    tallest = max(out_features, rank)
-    ax.set_xlim(-gap / 4, x - 3 * gap / 4)
-    ax.set_ylim(-0.52 * tallest, 0.52 * tallest)
+    ax.autoscale()
     ax.set_aspect("equal")
     ax.set_axis_off()
     percent = 100 * rank * (in_features + out_features) / (in_features * out_features)
@@ -205,25 +199,23 @@ def draw_parameters(ax: Axes, trainable: int, total: int) -> None:
     ax.xaxis.set_major_formatter("{x:g}%")
     ax.set_yticks([])
     ax.set_title(f"{trainable:,} of {total:,} parameters train: {percent:.2g}%")
-    _dress(ax, x="share of the parameters, log scale")
+    _dress(ax, x="share of the parameters (log scale)")
     ax.spines["left"].set_visible(False)
 
 
-def _dress(ax: Axes, *, x: str = "", y: str = "") -> None:
-    """Letters that the last row can read, and no more frame than needed."""
+def _dress(ax: Axes, *, x: str, y: str = "", **legend: Any) -> None:
+    """Letters that the last row can read, no more frame than needed; a legend where told to."""
     ax.set_xlabel(x, fontsize=SMALL)
     ax.set_ylabel(y, fontsize=SMALL)
     ax.title.set_fontsize(LARGE)
     ax.tick_params(labelsize=SMALL)
     ax.spines[["top", "right"]].set_visible(False)
+    if legend:
+        ax.legend(frameon=False, fontsize=SMALL, **legend)
 
 
 def _curve(ax: Axes, values: Sequence[float], color: str, **style: Any) -> None:
     ax.plot(range(1, len(values) + 1), values, color=COLORS[color], **style)
-
-
-def _legend(ax: Axes, **place: Any) -> None:
-    ax.legend(frameon=False, fontsize=SMALL, **place)
 
 
 def _log_y(ax: Axes, values: Sequence[float], decades: float = 300) -> None:
@@ -249,10 +241,6 @@ def _cell(layer: str) -> tuple[int, str]:
     if not match:
         raise ValueError(f"{layer!r} is not a path like 'model.layers.3.self_attn.q_proj'")
     return int(match[1]), match[2]
-
-
-def _short(number: float) -> str:
-    return f"{number:,.3g}" if number < 100 else f"{number:,.0f}"
 
 
 def _ink(color) -> str:

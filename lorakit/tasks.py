@@ -29,15 +29,24 @@ _ITEMS = (
     "garlic flatbreads",
     "walnut brownies",
 )
-_NAMES = {
+_FIRST_NAMES = {
     "train": (
-        *("Anna Weber", "Ben Carter", "Chloe Martin", "David Okoye", "Elena Rossi"),
-        *("Farid Haddad", "Grace Kim", "Hugo Lindqvist", "Ines Moreau", "Jack Turner"),
-        *("Karin Holm", "Leo Novak", "Mina Sato", "Noah Fischer", "Olga Petrova"),
+        *("Anna", "Ben", "Chloe", "David", "Elena", "Farid", "Grace", "Hugo", "Ines", "Jack"),
+        *("Karin", "Leo", "Mina", "Noah", "Olga", "Peter", "Ruth", "Simon", "Tina", "Victor"),
     ),
     "heldout": (
-        *("Paula Jansen", "Quentin Blake", "Rosa Delgado", "Sam Whitaker", "Tara Singh"),
-        *("Umar Farouk", "Vera Kovacs", "Walter Berg", "Ximena Torres", "Yusuf Demir"),
+        *("Alice", "Bruno", "Clara", "Daniel", "Emma", "Frank", "Helen", "Ivan", "Julia", "Kevin"),
+        *("Laura", "Martin", "Nina", "Oscar", "Rosa", "Sam", "Tara", "Vera", "Walter", "Yusuf"),
+    ),
+}
+_LAST_NAMES = {
+    "train": (
+        *("Weber", "Carter", "Moreau", "Okoye", "Rossi", "Haddad", "Kim", "Lind", "Silva"),
+        *("Turner", "Holm", "Novak", "Sato", "Fischer", "Petrov", "Young", "Walsh", "Reed"),
+    ),
+    "heldout": (
+        *("Jansen", "Blake", "Delgado", "Foster", "Singh", "Murphy", "Kovacs", "Berg", "Torres"),
+        *("Demir", "Hansen", "Cooper", "Lopez", "Meyer", "Brooks", "Costa", "Dunn", "Price"),
     ),
 }
 _WORDINGS = {
@@ -75,8 +84,8 @@ def orders(split: str) -> tuple[Example, ...]:
     draw = random.Random(f"orders {split}")
     seen: dict[Example, None] = {}
     while len(seen) < _COUNTS[split]:
-        name, item, day = (draw.choice(c) for c in (_NAMES[split], _ITEMS, _DAYS))
-        count = draw.randint(2, 30)
+        name = f"{draw.choice(_FIRST_NAMES[split])} {draw.choice(_LAST_NAMES[split])}"
+        item, day, count = draw.choice(_ITEMS), draw.choice(_DAYS), draw.randint(2, 30)
         wording = _WORDINGS[split][len(seen) % len(_WORDINGS[split])]
         sentence = wording.format(name=name, count=count, item=item, day=day)
         answer = {"customer": name, "item": item, "quantity": count, "day": day}

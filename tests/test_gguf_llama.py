@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 from gguf import GGMLQuantizationType
-from gguf_files import MERGES, SHAPE, TOKENS, speaking, write_gguf
+from gguf_files import SHAPE, TOKENS, speaking, write_gguf
 
 from lorakit.gguf_llama import read_gguf
 from lorakit.model import Llama
@@ -177,7 +177,3 @@ def test_what_is_no_gguf_is_refused(tmp_path):
     path.write_text("<html>not found</html>" * 100)
     with pytest.raises(ValueError, match=r"page\.gguf is not a readable GGUF file"):
         read_gguf(path)
-
-
-def test_merges_of_the_fixture_are_in_its_vocabulary():
-    assert {"".join(merge.split()) for merge in MERGES} <= set(TOKENS)

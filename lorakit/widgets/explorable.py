@@ -1,0 +1,96 @@
+"""What all explorables share: a box of controls and pictures, and a line that shows errors.
+
+    class MemoryExplorer(Explorable):
+        def __init__(self):
+            self.rank = ipywidgets.IntSlider(8, min=1, max=64)
+            self.picture = Picture(700, 220, alt="memory of a training step")
+            super().__init__([self.rank, self.picture], alt="memory of a training step by rank")
+            self.rank.observe(self.refresh, names="value")
+            self.refresh()
+
+        @shown
+        def refresh(self, change=None): ...
+
+Jupyter drops what a callback raises; `shown` puts it where it was caused. With LORAKIT_TEST=1 in
+the environment the error is raised as well, so that no test passes over it.
+"""
+
+import html
+import os
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, TypeVar
+
+import ipywidgets
+
+from lorakit.widgets.picture import Picture, with_still
+
+Callback = TypeVar("Callback", bound=Callable[..., Any])
+
+
+class Explorable(ipywidgets.VBox):
+    """Controls and pictures in one box, errors in a line above the first picture.
+
+    `alt` says what it is, in words that never change. Without a kernel it shows its pictures, one
+    under the other.
+    """
+
+    def __init__(self, children: Sequence[ipywidgets.Widget], *, alt: str):
+        self.alt = alt
+        # Empty or not, the line is there: an error moves nothing, and stands near what caused it.
+        self.error = ipywidgets.HTML(layout=ipywidgets.Layout(min_height="28px"))
+        first = next((i for i, child in enumerate(children) if _pictures(child)), len(children))
+        super().__init__([*children[:first], self.error, *children[first:]])
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """Every picture in the box, boxes within it included, from top to bottom."""
+        return _pictures(self)
+
+    def show_error(self, error: Exception) -> None:
+        """Show an error in words; its traceback unfolds on a click. No frame is kept alive."""
+        what = html.escape(f"{type(error).__name__}: {error}")
+        where = html.escape("".join(traceback.format_exception(error)))
+        self.error.value = (
+            '<div role="alert" style="color: var(--jp-error-color1, #b00020); font-size: 15px">'
+            f"{what}<details><summary>where</summary><pre>{where}</pre></details></div>"
+        )
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        return with_still(super()._repr_mimebundle_(**kwargs), self.alt, self.pictures)
+
+
+_running = threading.local()  # .callback: this thread is inside a shown callback
+
+
+def shown(callback: Callback) -> Callback:
+    """Decorate a method of an explorable: what it raises is shown, its next success clears that.
+
+    A callback that sets off another in the same thread is the one that shows both their errors.
+    """
+
+    @wraps(callback)
+    def call(self: Explorable, *args: Any, **kwargs: Any) -> Any:
+        if getattr(_running, "callback", False):
+            return callback(self, *args, **kwargs)
+        _running.callback = True
+        try:
+            result = callback(self, *args, **kwargs)
+            self.error.value = ""
+            return result
+        except Exception as error:
+            self.show_error(error)
+            if os.environ.get("LORAKIT_TEST") == "1":
+                raise
+        finally:
+            _running.callback = False
+
+    return call  # type: ignore[return-value]
+
+
+def _pictures(widget: ipywidgets.Widget) -> list[Picture]:
+    if isinstance(widget, Picture):
+        return [widget]
+    return [found for child in getattr(widget, "children", ()) for found in _pictures(child)]
