@@ -1,1 +1,91 @@
-"""lorakit: full fine-tuning and LoRA, small enough to read in an evening."""
+"""lorakit: full fine-tuning and LoRA, small enough to read in an evening.
+
+    import lorakit as lk
+
+Pictures and explorables are in `lorakit.plots` and `lorakit.widgets`, which this does not import.
+"""
+
+from lorakit.adapters import adapter_bytes, load_adapter, save_adapter
+from lorakit.checkpoint import load_base, save_folder
+from lorakit.counts import Count, count
+from lorakit.device import pick_device
+from lorakit.experiment import finetune, resume
+from lorakit.generate import generate, stream
+from lorakit.history import History, StepRecord
+from lorakit.lora import (
+    ALL_LINEAR,
+    LoRAConfig,
+    LoRALinear,
+    freeze,
+    inject,
+    lora_layers,
+    trainable,
+    unfreeze,
+)
+from lorakit.memory import MemoryBreakdown, estimate, measure
+from lorakit.merge import disabled, merge, merge_and_unload, remove, unmerge
+from lorakit.model import Llama, ModelConfig
+from lorakit.presets import PRESETS
+from lorakit.resume import load_checkpoint, save_checkpoint
+from lorakit.run import Result, Run
+from lorakit.score import Score, score
+from lorakit.spectrum import Spectrum, singular_values, singular_values_of_product
+from lorakit.tasks import Task, load_task
+from lorakit.text import Batches, Example, Tokenizer, encode_batches, encode_example
+from lorakit.train import Diverged, TrainConfig, Training, train
+
+__all__ = [
+    "ALL_LINEAR",
+    "PRESETS",
+    "Batches",
+    "Count",
+    "Diverged",
+    "Example",
+    "History",
+    "Llama",
+    "LoRAConfig",
+    "LoRALinear",
+    "MemoryBreakdown",
+    "ModelConfig",
+    "Result",
+    "Run",
+    "Score",
+    "Spectrum",
+    "StepRecord",
+    "Task",
+    "Tokenizer",
+    "TrainConfig",
+    "Training",
+    "adapter_bytes",
+    "count",
+    "disabled",
+    "encode_batches",
+    "encode_example",
+    "estimate",
+    "finetune",
+    "freeze",
+    "generate",
+    "inject",
+    "load_adapter",
+    "load_base",
+    "load_checkpoint",
+    "load_task",
+    "lora_layers",
+    "measure",
+    "merge",
+    "merge_and_unload",
+    "pick_device",
+    "remove",
+    "resume",
+    "save_adapter",
+    "save_checkpoint",
+    "save_folder",
+    "score",
+    "singular_values",
+    "singular_values_of_product",
+    "stream",
+    "train",
+    "trainable",
+    "unfreeze",
+    "unmerge",
+]

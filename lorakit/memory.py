@@ -10,7 +10,7 @@ Both run the step of `train.py`; the estimate runs it on tensors that have shape
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -24,7 +24,7 @@ from lorakit.text import Batches
 from lorakit.train import TrainConfig, make_optimizer, step
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class MemoryBreakdown:
     """Bytes held by tensors, by purpose."""
 
@@ -134,3 +134,38 @@ def estimate(
         tokens, labels = (torch.zeros(batch_size, length, dtype=torch.long) for _ in range(2))
         step(net, optimizer, [(tokens, labels)] * config.accumulation, config, phase=recorder)
     return recorder.latest
+
+
+def quick_estimate(
+    model: ModelConfig, lora: LoRAConfig | None, *, batch_size: int, length: int
+) -> MemoryBreakdown:
+    """`estimate`, fast enough for a slider: from dry runs of one and two layers.
+
+    Every part is affine in the number of layers, in the rank and in the batch (from 2 up; a batch
+    of 1 keeps a few bytes more), so two points of each tell them all.
+    """
+
+    def parts(layers: int, batch: int, rank: int) -> tuple[int, ...]:
+        held = estimate(
+            replace(model, num_hidden_layers=layers),
+            lora and replace(lora, rank=rank),
+            batch_size=batch,
+            length=length,
+        )
+        return astuple(held)
+
+    def by_rank(layers: int, batch: int) -> tuple[int, ...]:
+        if lora is None:
+            return parts(layers, batch, 1)
+        return _line(parts(layers, batch, 1), parts(layers, batch, 2), lora.rank - 1)
+
+    def by_batch(layers: int) -> tuple[int, ...]:
+        return _line(by_rank(layers, 2), by_rank(layers, 3), batch_size - 2)
+
+    held = _line(by_batch(1), by_batch(2), model.num_hidden_layers - 1)
+    return MemoryBreakdown(*held)
+
+
+def _line(first: tuple[int, ...], second: tuple[int, ...], steps: int) -> tuple[int, ...]:
+    """The value `steps` after `first`, where `second` is one step after it."""
+    return tuple(a + (b - a) * steps for a, b in zip(first, second, strict=True))

@@ -96,7 +96,7 @@ def test_names_that_would_catch_more_become_full_paths(targets):
         (["model.layers.1.mlp.up_proj"], ("model.layers.1.mlp.up_proj",)),
         ("all-linear", "all-linear"),
         ("All-Linear", "all-linear"),
-        (r".*\.1\..*k_proj", ("model.layers.1.self_attn.k_proj",)),
+        (r".*\.1\..*q_proj", ("model.layers.1.self_attn.q_proj",)),
     ],
 )
 @pytest.mark.parametrize("carries", [False, True], ids=["plain", "adapted"])
@@ -107,7 +107,7 @@ def test_targets_come_as_names_paths_or_a_pattern(folder, model, stored, targets
     assert read_adapter_config(folder, model).targets == targets
 
 
-@pytest.mark.parametrize("pattern", ["q_proj", r".*embed_tokens", r"layers\.1.*"])
+@pytest.mark.parametrize("pattern", ["q_proj", ".*q_pro", ".*embed_tokens"])
 def test_a_pattern_has_to_match_the_whole_path_of_a_linear_layer(folder, model, pattern):
     edit_config(folder, target_modules=pattern)
     with refused(model, re.escape(f"target_modules={pattern!r} matches no linear layer")):

@@ -279,6 +279,11 @@ def test_an_error_while_writing_leaves_the_earlier_adapter(adapted, folder, monk
     assert [path.name for path in folder.parent.iterdir()] == ["adapter"]
 
 
+def test_an_exchange_cut_in_two_is_finished_before_loading(model, folder):
+    folder.rename(folder.with_name(".adapter.old"))
+    assert load_adapter(model, folder).rank == CONFIG.rank
+
+
 # Loading refuses
 
 

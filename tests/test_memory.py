@@ -5,7 +5,8 @@ import torch
 from weights import assert_same_weights, weights
 
 from lorakit.lora import LoRAConfig, freeze, inject, trainable
-from lorakit.memory import MemoryBreakdown, estimate, measure
+from lorakit.memory import MemoryBreakdown, estimate, measure, quick_estimate
+from lorakit.presets import PRESETS
 from lorakit.text import Batches, Encoded
 from lorakit.train import TrainConfig
 
@@ -90,3 +91,23 @@ def test_measuring_changes_no_weight(model):
 def test_a_breakdown_adds_up():
     held = MemoryBreakdown(weights=1, gradients=20, optimizer=300, activations=4000)
     assert held.total == 4321
+
+
+@pytest.mark.parametrize("lora", [None, LoRAConfig(rank=1), LoRAConfig(rank=24)])
+@pytest.mark.parametrize("batch_size", [2, 5, 16])
+def test_the_quick_estimate_is_the_dry_run_to_the_byte(lora, batch_size):
+    options = {"batch_size": batch_size, "length": 20}
+    expected = estimate(PRESETS["mini"], lora, **options)
+    assert quick_estimate(PRESETS["mini"], lora, **options) == expected
+
+
+def test_the_quick_estimate_of_a_real_model_is_the_dry_run(model):
+    options = {"batch_size": 4, "length": 80}
+    config, lora = PRESETS["smollm2-135m"], LoRAConfig(rank=8)
+    assert quick_estimate(config, lora, **options) == estimate(config, lora, **options)
+
+
+def test_at_a_batch_of_one_the_quick_estimate_is_a_few_bytes_off():
+    options = {"batch_size": 1, "length": 20}
+    exact = estimate(PRESETS["mini"], None, **options).total
+    assert abs(quick_estimate(PRESETS["mini"], None, **options).total - exact) <= 8 * 20
