@@ -9,8 +9,8 @@ from lorakit.adapters import adapter_bytes, load_adapter, save_adapter
 from lorakit.checkpoint import load_base, save_folder
 from lorakit.counts import Count, count
 from lorakit.device import pick_device
-from lorakit.experiment import finetune, resume
-from lorakit.generate import generate, stream
+from lorakit.experiment import finetune, resume_run
+from lorakit.generation import generate, stream
 from lorakit.history import History, StepRecord
 from lorakit.lora import (
     ALL_LINEAR,
@@ -23,12 +23,12 @@ from lorakit.lora import (
     unfreeze,
 )
 from lorakit.memory import MemoryBreakdown, estimate, measure
-from lorakit.merge import disabled, merge, merge_and_unload, remove, unmerge
+from lorakit.merging import disabled, merge, merge_and_unload, remove, unmerge
 from lorakit.model import Llama, ModelConfig
 from lorakit.presets import PRESETS
 from lorakit.resume import load_checkpoint, save_checkpoint
 from lorakit.run import Result, Run
-from lorakit.score import Score, score
+from lorakit.scoring import Score, score
 from lorakit.spectrum import Spectrum, singular_values, singular_values_of_product
 from lorakit.tasks import Task, load_task
 from lorakit.text import Batches, Example, Tokenizer, encode_batches, encode_example
@@ -76,7 +76,7 @@ __all__ = [
     "merge_and_unload",
     "pick_device",
     "remove",
-    "resume",
+    "resume_run",
     "save_adapter",
     "save_checkpoint",
     "save_folder",

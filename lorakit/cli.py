@@ -27,6 +27,7 @@ from lorakit.console import (
 app = typer.Typer(
     help="Full fine-tuning versus LoRA, on a model that fits a laptop.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
 )
 Base = Annotated[str, typer.Option(help='"smollm2", a folder, a .gguf file or a model id.')]
@@ -56,10 +57,10 @@ def finetune(
     from lorakit import experiment
     from lorakit.run import Run
 
-    hooks = {"stop": stop_on_interrupt(), "report": tell_progress()}
+    stop, report = stop_on_interrupt(), tell_progress()
     try:
         if resume is not None:
-            folder, result = resume, experiment.resume(resume, **hooks)
+            folder, result = resume, experiment.resume_run(resume, stop=stop, report=report)
         else:
             run = Run(
                 base=base,
@@ -75,7 +76,7 @@ def finetune(
                 seed=seed,
             )
             folder = out or unused_folder(Path("runs") / f"{Path(task).stem}-{method}")
-            result = experiment.finetune(run, out=folder, **hooks)
+            result = experiment.finetune(run, out=folder, stop=stop, report=report)
     except experiment.Stopped as stopped:
         notes.print(str(stopped))
         raise typer.Exit(130) from stopped
@@ -114,7 +115,7 @@ def merge(
 
     from lorakit.adapters import load_adapter
     from lorakit.checkpoint import load_base, save_folder
-    from lorakit.merge import merge_and_unload
+    from lorakit.merging import merge_and_unload
 
     if out.exists():
         raise ValueError(f"{out} is there already: name a new folder")
@@ -157,7 +158,7 @@ def generate(
     from lorakit.adapters import load_adapter
     from lorakit.checkpoint import load_base
     from lorakit.device import pick_device
-    from lorakit.generate import stream
+    from lorakit.generation import stream
 
     model, tokenizer = load_base(base, device=pick_device(), progress=notes.print)
     if adapter is not None:
@@ -203,23 +204,17 @@ def params(
     preset = "smollm2-135m" if base == "smollm2" else base
     config = PRESETS[preset] if preset in PRESETS else model_config(base, progress=notes.print)
     lora = LoRAConfig(rank=rank, targets=parse_targets(targets))
-    rows = [
-        {
-            "method": "full" if adapter is None else f"lora, rank {rank}",
-            "trained": count(config, adapter).trainable,
-            "percent": count(config, adapter).percent,
-            "bytes on disk": disk_bytes(config, adapter),
-        }
-        for adapter in (None, lora)
-    ]
-    if as_json:
-        print(json.dumps(rows, indent=2))
-        return
     table = Table("method", "parameters trained", "of all", "on disk, a variant", title=base)
-    for row in rows:
-        size = megabytes(row["bytes on disk"])
-        table.add_row(row["method"], f"{row['trained']:,}", f"{row['percent']:.3g}%", size)
-    screen.print(table)
+    facts = []
+    for method, adapter in {"full": None, f"lora, rank {rank}": lora}.items():
+        numbers, size = count(config, adapter), disk_bytes(config, adapter)
+        percent = f"{numbers.percent:.3g}%"
+        table.add_row(method, f"{numbers.trainable:,}", percent, megabytes(size))
+        facts.append({"method": method, "trained": numbers.trainable, "bytes": size})
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        screen.print(table)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""How `lorakit` speaks: progress and errors on stderr, results on stdout, pictures in the folder."""
+"""How `lorakit` speaks: progress and errors on stderr, results on stdout, pictures in files."""
 
 import signal
 import threading
@@ -16,7 +16,7 @@ screen, notes = Console(), Console(stderr=True)
 
 
 def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """What a user can mend is one line on stderr and exit code 1; a fault of ours is a traceback."""
+    """What a user can mend is one line on stderr and exit code 1, without a traceback."""
 
     @wraps(command)
     def run(*args: Any, **options: Any) -> None:

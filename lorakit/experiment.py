@@ -18,14 +18,14 @@ from lorakit.checkpoint import load_base, save_folder
 from lorakit.counts import count
 from lorakit.device import describe, pick_device
 from lorakit.files import write_json
-from lorakit.generate import generate
+from lorakit.generation import generate
 from lorakit.history import StepRecord
 from lorakit.lora import ALL_LINEAR, inject, lora_layers, target_layers, unfreeze
 from lorakit.memory import MemoryBreakdown, Recorder
 from lorakit.model import Llama
 from lorakit.resume import load_checkpoint, save_checkpoint
 from lorakit.run import Answer, Progress, Result, Run, disk_bytes, stopped_run
-from lorakit.score import Score, score
+from lorakit.scoring import Score, score
 from lorakit.spectrum import Spectrum, singular_values, singular_values_of_product
 from lorakit.tasks import load_task
 from lorakit.text import Encoded, Example, Tokenizer, encode_batches, encode_example
@@ -53,7 +53,7 @@ def finetune(
 ) -> Result:
     """Do `run`, and leave adapter or weights, history and result in the folder `out`, if given.
 
-    `stop` ends it between two micro-batches; in `out` it then leaves a checkpoint for `resume`.
+    `stop` ends it between two micro-batches; in `out` it then leaves a checkpoint for `resume_run`.
     Raises ValueError before anything is loaded for a bad task or a folder in use, Diverged if
     training blows up, and Stopped if there was no first step.
     """
@@ -61,7 +61,7 @@ def finetune(
     return _experiment(run, folder, None, _Ears(report, stop))
 
 
-def resume(
+def resume_run(
     folder: Path | str,
     *,
     stop: Callable[[], bool] = lambda: False,
@@ -184,7 +184,9 @@ def spectra(model: Llama, base: str) -> list[Spectrum]:
     """
 
     def spectrum(name: str, weight: Tensor, values: Tensor) -> Spectrum:
-        return Spectrum(layer=name, shape=tuple(weight.shape), values=tuple(values.tolist()))
+        out_features, in_features = weight.shape
+        shape = (out_features, in_features)
+        return Spectrum(layer=name, shape=shape, values=tuple(values.tolist()))
 
     if layers := lora_layers(model):
         return [

@@ -63,12 +63,9 @@ class LoRALinear(nn.Module):
         self.config = config
         self.enabled = True
         # Full precision over a base of any: half precision would swallow small updates.
-        like = {
-            "dtype": torch.promote_types(base.weight.dtype, torch.float32),
-            "device": base.weight.device,
-        }
-        self.A = nn.Parameter(torch.empty(config.rank, base.in_features, **like))
-        self.B = nn.Parameter(torch.zeros(base.out_features, config.rank, **like))
+        dtype = torch.promote_types(base.weight.dtype, torch.float32)
+        self.A = nn.Parameter(base.weight.new_empty(config.rank, base.in_features, dtype=dtype))
+        self.B = nn.Parameter(base.weight.new_zeros(base.out_features, config.rank, dtype=dtype))
         # nn.Linear's own default: the scale of A x depends on in_features (fan-in), never on rank.
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5), generator=generator)
         self.register_buffer("original", None, persistent=False)

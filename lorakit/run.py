@@ -13,7 +13,7 @@ from lorakit.history import History
 from lorakit.lora import ALL_LINEAR, LoRAConfig
 from lorakit.memory import MemoryBreakdown
 from lorakit.model import Llama, ModelConfig
-from lorakit.score import Score
+from lorakit.scoring import Score
 from lorakit.spectrum import Spectrum
 from lorakit.text import Tokenizer
 from lorakit.train import TrainConfig

@@ -42,18 +42,20 @@ class Tokenizer:
         self.special = {"eos_token": eos_token, "pad_token": pad_token or eos_token}
         if bos_token:
             self.special["bos_token"] = bos_token
+        self._ids: dict[str, int] = {}
         for role, token in self.special.items():
-            if tokenizer.token_to_id(token) is None:
+            if (token_id := tokenizer.token_to_id(token)) is None:
                 raise ValueError(f"{role} {token!r} is not in the tokenizer's vocabulary")
+            self._ids[role] = token_id
         self.chat_template = chat_template
 
     @property
     def eos_id(self) -> int:
-        return self.tokenizer.token_to_id(self.special["eos_token"])
+        return self._ids["eos_token"]
 
     @property
     def pad_id(self) -> int:
-        return self.tokenizer.token_to_id(self.special["pad_token"])
+        return self._ids["pad_token"]
 
     @property
     def vocab_size(self) -> int:

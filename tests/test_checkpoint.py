@@ -23,7 +23,7 @@ from weights import assert_same_weights, weights
 
 from lorakit import checkpoint
 from lorakit.checkpoint import cache_folder, load_base, model_config, resolve
-from lorakit.generate import generate
+from lorakit.generation import generate
 from lorakit.hf_folder import save_folder
 from lorakit.presets import PRESETS
 from lorakit.text import Tokenizer
@@ -368,7 +368,7 @@ def test_a_model_id_that_cannot_be_had_gives_the_way_out_and_the_cause(monkeypat
 
 @pytest.mark.parametrize(
     "name",
-    ["smollm3", "a/b/c", "./no/such", "/no/such", "~/no-such", "no-such.gguf", "a b/c", "/a",
+    ["smollm3", "a/b/c", "./no/such", "/no/such", "~/no-such", "no-such.gguf", "no/such.gguf", "a b/c", "/a",
      Path("no/such")],
     ids=str,
 )  # fmt: skip

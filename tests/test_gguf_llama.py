@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from gguf import GGMLQuantizationType
+from gguf import GGMLQuantizationType as Kind
 from gguf_files import SHAPE, TOKENS, speaking, write_gguf
 
 from lorakit.gguf_llama import read_gguf
@@ -41,8 +41,8 @@ def test_every_weight_comes_back_under_its_own_name_and_in_its_own_order(path):
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("kind", [GGMLQuantizationType.F32, GGMLQuantizationType.Q8_0])
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("kind", [Kind.F32, Kind.Q8_0], ids=["F32", "Q8_0"])
 def test_transformers_answers_the_same_from_the_same_file(tmp_path, kind, tied):
     config = dataclasses.replace(SHAPE, tie_word_embeddings=tied)
     path = write_gguf(tmp_path / "tiny.gguf", speaking(config), kind=kind)
@@ -56,12 +56,12 @@ def test_transformers_answers_the_same_from_the_same_file(tmp_path, kind, tied):
 @pytest.mark.parametrize(
     ("kind", "bound"),
     [
-        (GGMLQuantizationType.F16, 1e-3),
-        (GGMLQuantizationType.BF16, 1e-2),
-        (GGMLQuantizationType.Q8_0, 1e-2),
-        (GGMLQuantizationType.Q4_1, 1e-1),
+        (Kind.F16, 1e-3),
+        (Kind.BF16, 1e-2),
+        (Kind.Q8_0, 1e-2),
+        (Kind.Q4_1, 1e-1),
     ],
-    ids=lambda value: getattr(value, "name", None),
+    ids=["F16", "BF16", "Q8_0", "Q4_1"],
 )
 def test_quantised_weights_come_back_in_float32_near_what_they_were(tmp_path, kind, bound):
     model = speaking()
@@ -149,7 +149,7 @@ def test_another_architecture_is_refused_by_name(tmp_path):
         ({"tokenizer.ggml.eos_token_id": None}, "lacks .* 'tokenizer.ggml.eos_token_id'"),
         ({"tokenizer.ggml.merges": None}, "lacks .* 'tokenizer.ggml.merges'"),
     ],
-    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+    ids=str,
 )
 def test_what_is_not_read_is_refused_by_name(tmp_path, changes, message):
     path = write_gguf(tmp_path / "tiny.gguf", speaking(), changes=changes)

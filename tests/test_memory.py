@@ -69,7 +69,7 @@ def test_activations_are_affine_in_the_batch_and_lora_does_not_shrink_them_much(
 
 
 def test_merged_layers_count_their_kept_originals(model):
-    from lorakit.merge import merge
+    from lorakit.merging import merge
 
     inject(model, LORA)
     before = measure(model, batches(2), TrainConfig()).weights

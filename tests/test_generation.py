@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lorakit.generate import choose, generate, stream
+from lorakit.generation import choose, generate, stream
 
 PROMPT = [5, 17, 3, 42]
 

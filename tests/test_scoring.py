@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lorakit.generate import generate
-from lorakit.score import score
+from lorakit.generation import generate
+from lorakit.scoring import score
 from lorakit.text import Batches, Encoded
 from lorakit.train import TrainConfig, train
 

@@ -7,7 +7,7 @@ import torch
 from weights import assert_same_weights, weights
 
 from lorakit.lora import LoRAConfig, inject, lora_layers
-from lorakit.merge import disabled, merge, merge_and_unload, remove, unmerge
+from lorakit.merging import disabled, merge, merge_and_unload, remove, unmerge
 
 CONFIG = LoRAConfig(rank=4, alpha=12.0)
 

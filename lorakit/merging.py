@@ -45,6 +45,7 @@ def unmerge(model: nn.Module) -> list[str]:
     if not layers:
         raise ValueError("nothing to unmerge: the model has no adapters")
     for _, layer in layers:
+        assert layer.original is not None
         layer.base.weight.data = layer.original
         layer.original = None
     return [name for name, _ in layers]
