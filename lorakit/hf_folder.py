@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
+from lorakit.counts import skeleton
 from lorakit.files import read_json, replacing, settle, write_json
 from lorakit.lora import lora_layers
 from lorakit.model import Llama, ModelConfig, RopeScaling
@@ -105,8 +105,7 @@ def build(config: ModelConfig, weights: Mapping[str, Tensor], source: Path) -> L
 
     Raises ValueError naming a tensor that is missing, of another shape, or of no use.
     """
-    with torch.device("meta"), _NoNormal():
-        model = Llama(config)
+    model = skeleton(config)
     weights = {n: t for n, t in weights.items() if not n.endswith("rotary_emb.inv_freq")}
     if config.tie_word_embeddings:
         weights.pop("lm_head.weight", None)
@@ -121,13 +120,6 @@ def build(config: ModelConfig, weights: Mapping[str, Tensor], source: Path) -> L
     model.load_state_dict(weights, strict=False, assign=True)
     model.tie()
     return model
-
-
-class _NoNormal(TorchFunctionMode):
-    """Skips nn.Embedding's start: on `meta`, normal_ imports PyTorch's compiler, for a second."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        return None if func is nn.init.normal_ else func(*args, **(kwargs or {}))
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 import torch
@@ -81,7 +82,11 @@ class Tokenizer:
         """Write Hugging Face's tokenizer files into an existing folder."""
         folder = Path(folder)
         self.tokenizer.save(str(folder / "tokenizer.json"))
-        settings = {"tokenizer_class": "PreTrainedTokenizerFast", **self.special}
+        settings: dict[str, Any] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_input_names": ["input_ids", "attention_mask"],
+            **self.special,
+        }
         if self.chat_template is not None:
             settings["chat_template"] = self.chat_template
         write_json(folder / "tokenizer_config.json", settings)

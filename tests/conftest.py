@@ -1,12 +1,16 @@
 """Tiny models that every test can afford."""
 
+import dataclasses
+
 import pytest
 import tokenizers
 import torch
 
+from lorakit.checkpoint import save_folder
 from lorakit.lora import lora_layers
 from lorakit.model import Llama, ModelConfig
-from lorakit.text import Tokenizer
+from lorakit.tasks import write_examples
+from lorakit.text import Example, Tokenizer
 
 TINY = ModelConfig(
     vocab_size=61,
@@ -64,3 +68,21 @@ def tokenizer() -> Tokenizer:
             "<|end|>{% endfor %}{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
         ),
     )
+
+
+@pytest.fixture
+def tiny_base(tokenizer, tmp_path) -> str:
+    """A tiny random base as a Hugging Face folder."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(TINY, vocab_size=tokenizer.vocab_size, max_position_embeddings=128)
+    folder = tmp_path / "base"
+    save_folder(Llama(config), tokenizer, folder)
+    return str(folder)
+
+
+@pytest.fixture
+def tiny_task(tmp_path) -> str:
+    """Ten one-letter questions as a JSONL file; two of them are held out."""
+    path = tmp_path / "letters.jsonl"
+    write_examples(path, [Example(f"{letter}?", letter.upper()) for letter in "abcdefghij"])
+    return str(path)

@@ -368,8 +368,8 @@ def test_a_model_id_that_cannot_be_had_gives_the_way_out_and_the_cause(monkeypat
 
 @pytest.mark.parametrize(
     "name",
-    ["smollm3", "a/b/c", "./no/such", "/no/such", "~/no-such", "no-such.gguf", "no/such.gguf", "a b/c", "/a",
-     Path("no/such")],
+    ["smollm3", "a/b/c", "./no/such", "/no/such", "~/no-such", "no-such.gguf", "no/such.gguf",
+     "a b/c", "/a", Path("no/such")],
     ids=str,
 )  # fmt: skip
 def test_what_is_no_base_is_refused_with_what_is(hub, name):

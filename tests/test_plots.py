@@ -3,6 +3,7 @@
 import io
 import math
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -137,6 +138,21 @@ def test_a_drawing_that_fails_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_cut_short_never_takes_the_place_of_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "loss.png"
+    path.write_bytes(b"old")
+
+    def full_disk(self, data):
+        with self.open("wb") as file:
+            file.write(data[:9])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        save_picture(path, loss)
+    assert path.read_bytes() == b"old"
+
+
 # Loss
 
 
@@ -169,8 +185,8 @@ def test_the_loss_axis_stands_still_between_round_numbers(ax):
     assert ax.get_ylim() == before == (1.0, 5.0)
 
 
-@pytest.mark.parametrize("losses", [[0.8], [], [math.nan], [0.5, math.inf], [1e-5, 1.0]])
-def test_a_curve_of_one_point_or_none_or_one_that_diverged_is_drawn(losses):
+@pytest.mark.parametrize("losses", [[0.8], [], [math.nan], [0.5, math.inf], [0.105, 1.0]])
+def test_a_curve_of_any_losses_is_drawn(losses):
     def at_once(ax):
         loss(ax, losses)
         low, high = ax.get_ylim()
@@ -221,10 +237,12 @@ def test_layers_of_different_shapes_meet_as_far_as_all_go(ax):
 
 def test_a_spectrum_of_rank_1_is_a_visible_point():
     one = Spectrum(layer="layers.0.q_proj", shape=(24, 40), values=(0.7,))
-    picture = drawn(lambda ax: draw_spectrum(ax, [one]))
-    two = Spectrum(layer="layers.0.q_proj", shape=(24, 40), values=(0.7, 0.0))
-    assert ink(picture, "lora") > 100
-    assert ink(drawn(lambda ax: draw_spectrum(ax, [two])), "lora") > 100
+
+    def without_legend(ax):
+        draw_spectrum(ax, [one])
+        ax.get_legend().remove()
+
+    assert ink(drawn(without_legend), "lora") > 20
 
 
 def test_an_untrained_adapter_is_said_to_have_changed_nothing(ax):

@@ -39,7 +39,7 @@ class Explorable(ipywidgets.VBox):
 
     def __init__(self, children: Sequence[ipywidgets.Widget], *, alt: str):
         self.alt = alt
-        # Empty or not, the line is there: an error moves nothing, and stands near what caused it.
+        # Empty or not, the line is there: an error near the controls that caused it moves nothing.
         self.error = ipywidgets.HTML(layout=ipywidgets.Layout(min_height="28px"))
         first = next((i for i, child in enumerate(children) if _pictures(child)), len(children))
         super().__init__([*children[:first], self.error, *children[first:]])
@@ -55,7 +55,7 @@ class Explorable(ipywidgets.VBox):
         where = html.escape("".join(traceback.format_exception(error)))
         self.error.value = (
             '<div role="alert" style="color: var(--jp-error-color1, #b00020); font-size: 15px">'
-            f"{what}<details><summary>where</summary><pre>{where}</pre></details></div>"
+            f"<details><summary>{what}</summary><pre>{where}</pre></details></div>"
         )
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:

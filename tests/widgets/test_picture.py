@@ -46,6 +46,7 @@ def test_the_size_is_fixed_in_the_file_and_on_the_page(picture):
     assert size(line(picture, 1, 2)) == size(line(picture, 1e-9, 1e9)) == (300, 200)
     assert (picture.image.layout.width, picture.image.layout.height) == ("300px", "200px")
     assert picture.image.layout.flex == "0 0 auto"
+    assert picture.image.layout.object_fit == "contain"
 
 
 def test_a_drawing_that_fails_keeps_the_old_picture_and_lets_go_of_the_lock(picture):

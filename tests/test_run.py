@@ -1,0 +1,50 @@
+"""A run is a value: it checks itself, and says what its method means."""
+
+import pytest
+import torch
+
+from lorakit.lora import LoRAConfig
+from lorakit.presets import PRESETS
+from lorakit.run import LEARNING_RATES, Run, disk_bytes
+
+
+def test_the_method_decides_what_trains_and_how_fast():
+    assert Run(method="full").lora is None
+    assert Run(method="lora", rank=4, alpha=2).lora == LoRAConfig(rank=4, alpha=2)
+    for method, lr in LEARNING_RATES.items():
+        assert Run(method=method).train_config("cpu").lr == lr
+        assert Run(method=method, lr=3e-5).train_config("cpu").lr == 3e-5
+
+
+def test_a_gpu_holds_a_frozen_base_in_bfloat16_and_what_trains_in_float32():
+    assert Run(method="lora").dtype("cuda") == torch.bfloat16
+    assert Run(method="full").dtype("cuda") == torch.float32
+    assert Run(method="full").train_config("cuda").autocast
+    assert not Run(method="lora").train_config("cuda").autocast
+    for method in LEARNING_RATES:
+        assert Run(method=method).dtype("cpu") == torch.float32
+        assert not Run(method=method).train_config("cpu").autocast
+
+
+def test_a_variant_is_a_whole_copy_or_a_few_megabytes():
+    model = PRESETS["smollm2-135m"]
+    assert disk_bytes(model, None) == 4 * 134_515_008
+    assert disk_bytes(model, LoRAConfig(rank=8)) < disk_bytes(model, None) / 50
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("method", "qlora"),
+        ("rank", 0),
+        ("alpha", -1),
+        ("batch_size", 0),
+        ("steps", 0),
+        ("heldout", 0),
+        ("answers", -1),
+        ("lr", float("nan")),
+    ],
+)
+def test_nonsense_is_refused_and_named(field, value):
+    with pytest.raises(ValueError, match=f"{field} must be .* got {value!r}"):
+        Run(**{field: value})
