@@ -52,13 +52,13 @@ class FinetuneExplorer(Explorable):
 
     @shown
     def _on_start(self, button) -> None:
-        # Under test a click does its work before it returns, so that errors are seen.
+        # Under test a click does its work before it returns.
         self.train(wait=os.environ.get("LORAKIT_TEST") == "1")
 
     def train(self, *, wait: bool = False) -> Result | None:
-        """Start the run that the settings stand for; with `wait`, return its result.
+        """Start the run that the settings stand for; with `wait`, do it here and return its result.
 
-        Raises RuntimeError while another run is alive.
+        Raises RuntimeError while another run is alive, and with `wait` what the run raises.
         """
         if self.running:
             raise RuntimeError("a run is alive: press Stop, or wait for its end")
@@ -67,17 +67,17 @@ class FinetuneExplorer(Explorable):
         self.result, self._drawn = None, 0.0
         self.table.value = ""
         self.start.disabled, self.stop.disabled = True, False
-        self._thread = threading.Thread(target=self._work, args=(run,), daemon=True)
         if wait:
-            try:
-                self._work(run)
-            finally:
-                self._thread = None
+            self._work(run)
             return self.result
+        self._thread = threading.Thread(target=self._work_apart, args=(run,), daemon=True)
         self._thread.start()
         return None
 
     @shown
+    def _work_apart(self, run: Run) -> None:
+        self._work(run)
+
     def _work(self, run: Run) -> None:
         try:
             result = finetune(

@@ -1,0 +1,124 @@
+"""A run from a notebook: live while it lasts, stopped by Stop, never two at once, errors shown."""
+
+import threading
+import time
+
+import pytest
+
+from lorakit.run import Answer, Run
+from lorakit.widgets import finetune as module
+from lorakit.widgets.finetune import FinetuneExplorer, answers_table
+
+
+@pytest.fixture
+def explorer(tiny_base, tiny_task, monkeypatch) -> FinetuneExplorer:
+    monkeypatch.setattr(module, "REDRAW", 0.0)
+    return FinetuneExplorer(
+        Run(base=tiny_base, task=tiny_task, rank=4, steps=6, lr=1e-2, answers=2)
+    )
+
+
+def eventually(holds, seconds: float = 20):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "never came true"
+        time.sleep(0.01)
+
+
+def test_a_run_leaves_its_result_pictures_and_answers(explorer):
+    result = explorer.train(wait=True)
+    assert result is explorer.result
+    assert len(result.history.steps) == 6
+    assert all(picture.value for picture in explorer.pictures)
+    assert explorer.loss.text == f"step 6: loss {result.history.losses[-1]:.3g}"
+    assert "6 of 6 steps" in explorer.line.value
+    assert f"{result.after.exact_match:.2f} after" in explorer.line.value
+    assert result.answers[0].prompt in explorer.table.value
+
+
+def test_the_sliders_decide_what_runs(explorer):
+    explorer.settings.method.value = "full"
+    explorer.settings.batch_size.value = 2
+    result = explorer.train(wait=True)
+    assert result.run.method == "full"
+    assert result.run.batch_size == 2
+    assert result.parameters.percent == 100
+
+
+def hold_steps(monkeypatch):
+    """Let no run past its first step before the event is set."""
+    real, gate = module.finetune, threading.Event()
+
+    def slow(run, *, stop, report):
+        def tell(progress):
+            report(progress)
+            if progress.stage == "training" and progress.done == 1:
+                gate.wait(20)
+
+        return real(run, stop=stop, report=tell)
+
+    monkeypatch.setattr(module, "finetune", slow)
+    return gate
+
+
+def test_the_cell_returns_at_once_stop_stops_and_a_second_run_is_refused(explorer, monkeypatch):
+    gate = hold_steps(monkeypatch)
+    assert explorer.train() is None
+    eventually(lambda: "training: 1 of 6" in explorer.line.value)
+    assert explorer.running
+    assert explorer.start.disabled and not explorer.stop.disabled
+    with pytest.raises(RuntimeError, match="a run is alive: press Stop"):
+        explorer.train()
+    explorer.stop.click()
+    gate.set()
+    eventually(lambda: not explorer.running)
+    assert explorer.line.value == "stopped after 1 of 6 steps"
+    assert explorer.result.after is None
+    assert not explorer.start.disabled and explorer.stop.disabled
+
+
+def test_after_a_stop_another_run_goes_to_its_end(explorer, monkeypatch):
+    gate = hold_steps(monkeypatch)
+    gate.set()
+    explorer.stop.click()
+    assert len(explorer.train(wait=True).history.steps) == 6
+
+
+def test_a_second_run_does_not_keep_the_first_ones_model(explorer):
+    import gc
+    import weakref
+
+    first = weakref.ref(explorer.train(wait=True).model)
+    explorer.train(wait=True)
+    gc.collect()
+    assert first() is None
+
+
+def test_an_error_of_the_run_stands_in_the_explorable_and_start_works_again(tiny_base, monkeypatch):
+    monkeypatch.delenv("LORAKIT_TEST", raising=False)
+    explorer = FinetuneExplorer(Run(base=tiny_base, task="nowhere.jsonl"))
+    explorer.train()
+    eventually(lambda: not explorer.running)
+    assert "task &#x27;nowhere.jsonl&#x27; is not known" in explorer.error.value
+    assert explorer.line.value == "ended by an error"
+    assert not explorer.start.disabled
+
+
+def test_a_cell_that_waits_gets_the_error_itself(tiny_base, monkeypatch):
+    monkeypatch.delenv("LORAKIT_TEST", raising=False)
+    explorer = FinetuneExplorer(Run(base=tiny_base, task="nowhere.jsonl"))
+    with pytest.raises(ValueError, match="is not known"):
+        explorer.train(wait=True)
+    assert not explorer.start.disabled
+
+
+def test_under_test_a_click_does_its_work_before_it_returns(explorer, monkeypatch):
+    monkeypatch.setenv("LORAKIT_TEST", "1")
+    explorer.start.click()
+    assert len(explorer.result.history.steps) == 6
+
+
+def test_answers_are_escaped():
+    row = Answer(prompt="<b>", expected="x", base="a & b", tuned="<i>")
+    table = answers_table([row])
+    assert "&lt;b&gt;" in table and "a &amp; b" in table and "<i>" not in table
