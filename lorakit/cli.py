@@ -1,28 +1,42 @@
 """`lorakit ...`: what the notebooks do, from a shell.
 
-Everything heavy is imported inside the commands, so that `lorakit --help` answers at once. Progress
-goes to stderr and results to stdout, as a table, or with --json as JSON.
+A command prints its result on stdout, as tables or with --json as JSON, and all else on stderr.
+Drawing and JupyterLab are imported where they are used: `lorakit --help` needs PyTorch, not them.
 """
 
-import json
-import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
-from rich.table import Table
+from rich.filesize import decimal
 
+from lorakit import experiment
+from lorakit.adapters import load_adapter
+from lorakit.checkpoint import SMOLLM2, load_base, model_config
 from lorakit.console import (
-    megabytes,
-    notes,
+    INTERRUPTED,
     plain_errors,
     save_pictures,
-    screen,
+    say,
     show,
+    show_json,
+    show_result,
     stop_on_interrupt,
-    summarise,
     tell_progress,
+    whole_characters,
 )
+from lorakit.counts import count
+from lorakit.device import pick_device
+from lorakit.doctor import examine, open_lab
+from lorakit.generation import stream
+from lorakit.hf_folder import save_folder
+from lorakit.lora import ALL_LINEAR, LoRAConfig
+from lorakit.merging import merge_and_unload
+from lorakit.model import ModelConfig
+from lorakit.presets import PRESETS
+from lorakit.run import LEARNING_RATES, Run, disk_bytes
 
 app = typer.Typer(
     help="Full fine-tuning versus LoRA, on a model that fits a laptop.",
@@ -30,36 +44,40 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-Base = Annotated[str, typer.Option(help='"smollm2", a folder, a .gguf file or a model id.')]
+RATES = ", ".join(f"{lr:g} for {method}" for method, lr in LEARNING_RATES.items())
+
+Base = Annotated[str, typer.Option(help=f'"{SMOLLM2}", a folder, a .gguf file or a model id.')]
+Rank = Annotated[int, typer.Option(help="Rows of A, columns of B.")]
+Targets = Annotated[str, typer.Option(help="Layers to adapt, with commas between them.")]
+Rate = Annotated[float | None, typer.Option(help="Learning rate.", show_default=RATES)]
+Out = Annotated[Path | None, typer.Option(help="A new folder.", show_default="runs/TASK-METHOD")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Out = Annotated[Path | None, typer.Option(help="A new folder for the results.")]
 
 
 @app.command()
 @plain_errors
 def finetune(
-    base: Base = "smollm2",
-    task: Annotated[str, typer.Option(help='"orders", or a JSONL file of your own.')] = "orders",
-    method: Annotated[str, typer.Option(help="lora or full.")] = "lora",
-    rank: Annotated[int, typer.Option(help="Rows of A, columns of B.")] = 8,
-    alpha: Annotated[float, typer.Option(help="B A counts alpha / rank.")] = 16.0,
-    targets: Annotated[str, typer.Option(help="Layers to adapt, by comma.")] = "all-linear",
-    lr: Annotated[float | None, typer.Option(help="Learning rate; the method's own.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 4,
-    steps: Annotated[int, typer.Option(help="Updates of the weights.")] = 40,
-    heldout: Annotated[int, typer.Option(help="Held-out examples to judge by, at most.")] = 100,
-    seed: Annotated[int, typer.Option(help="Of the adapter, the order and dropout.")] = 0,
+    context: typer.Context,
+    base: Base = Run.base,
+    task: Annotated[str, typer.Option(help='"orders", or a JSONL file of your own.')] = Run.task,
+    method: Annotated[str, typer.Option(help=" or ".join(LEARNING_RATES) + ".")] = Run.method,
+    rank: Rank = Run.rank,
+    alpha: Annotated[float, typer.Option(help="B A counts alpha / rank.")] = Run.alpha,
+    targets: Targets = ALL_LINEAR,
+    lr: Rate = Run.lr,
+    batch_size: Annotated[int, typer.Option(help="Examples a step.")] = Run.batch_size,
+    steps: Annotated[int, typer.Option(help="Updates of the weights.")] = Run.steps,
+    heldout: Annotated[int, typer.Option(help="Examples to judge by, at most.")] = Run.heldout,
+    seed: Annotated[int, typer.Option(help="Of the adapter and of the examples' order.")] = 0,
     out: Out = None,
-    resume: Annotated[Path | None, typer.Option(help="Take up the stopped run there.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the stopped run there.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune a base on a task: in full, or with LoRA. Ctrl-C stops and keeps a checkpoint."""
-    from lorakit import experiment
-    from lorakit.run import Run
-
-    stop, report = stop_on_interrupt(), tell_progress()
-    try:
+    """Fine-tune a base on a task, in full or with LoRA. Ctrl-C stops and keeps a checkpoint."""
+    with stop_on_interrupt() as stop:
+        report = tell_progress()
         if resume is not None:
+            _check_alone(context)
             folder, result = resume, experiment.resume_run(resume, stop=stop, report=report)
         else:
             run = Run(
@@ -77,26 +95,29 @@ def finetune(
             )
             folder = out or unused_folder(Path("runs") / f"{Path(task).stem}-{method}")
             result = experiment.finetune(run, out=folder, stop=stop, report=report)
-    except experiment.Stopped as stopped:
-        notes.print(str(stopped))
-        raise typer.Exit(130) from stopped
-    save_pictures(result, folder)
-    if as_json:
-        print(json.dumps(result.to_json() | {"folder": str(folder)}, indent=2))
-    else:
-        summarise(result, folder)
+        save_pictures(result, folder)
+    show_result(result, folder, as_json)
     if result.after is None:
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)
+
+
+def _check_alone(context: typer.Context) -> None:
+    """Only --json may stand beside --resume: a stopped run has its settings."""
+    origin = context.get_parameter_source
+    given = {name for name in context.params if origin(name) == origin("resume")}
+    if others := given - {"resume", "as_json"}:
+        options = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in others))
+        raise ValueError(f"--resume goes on with the run's own settings: leave out {options}")
 
 
 def parse_targets(targets: str) -> tuple[str, ...] | str:
-    return targets if targets == "all-linear" else tuple(t.strip() for t in targets.split(","))
+    return targets if targets == ALL_LINEAR else tuple(t.strip() for t in targets.split(","))
 
 
 def unused_folder(folder: Path) -> Path:
-    """`folder`, or the first of folder-2, folder-3 and so on that is not there."""
+    """`folder`, or the first of folder-2, folder-3 and so on, that is empty or not there."""
     number, candidate = 1, folder
-    while candidate.exists():
+    while candidate.exists() and any(candidate.iterdir()):
         number += 1
         candidate = folder.with_name(f"{folder.name}-{number}")
     return candidate
@@ -107,19 +128,13 @@ def unused_folder(folder: Path) -> Path:
 def merge(
     adapter: Annotated[Path, typer.Option(help="An adapter's folder.")],
     out: Annotated[Path, typer.Option(help="A new folder for the merged model.")],
-    base: Base = "smollm2",
+    base: Base = SMOLLM2,
     as_json: Json = False,
 ) -> None:
     """Fold an adapter into its base: one plain model, as fast as the base, as large as the base."""
-    import torch
-
-    from lorakit.adapters import load_adapter
-    from lorakit.checkpoint import load_base, save_folder
-    from lorakit.merging import merge_and_unload
-
     if out.exists():
         raise ValueError(f"{out} is there already: name a new folder")
-    model, tokenizer = load_base(base, progress=notes.print)
+    model, tokenizer = load_base(base, progress=say)
     load_adapter(model, adapter)
     model.eval()
     tokens = torch.tensor([tokenizer.encode(tokenizer.prompt("What does a merge change?"))])
@@ -130,23 +145,18 @@ def merge(
     save_folder(model, tokenizer, out)
     size = sum(file.stat().st_size for file in out.iterdir())
     if as_json:
-        facts = {"layers": len(layers), "change": change, "bytes": size, "folder": str(out)}
-        print(json.dumps(facts, indent=2))
-        return
-    rows = {
-        "layers merged": str(len(layers)),
-        "largest change of a logit": f"{change:.1e} of the largest logit",
-        "on disk": megabytes(size),
-        "folder": str(out),
-    }
-    show("merged", rows)
+        show_json({"layers": len(layers), "change": change, "bytes": size, "folder": str(out)})
+    else:
+        change_row = ("largest change of a logit", f"{change:.1e} of the largest logit")
+        show([("layers merged", str(len(layers))), change_row, ("on disk", decimal(size))])
+        say(f"merged model in {out}")
 
 
 @app.command()
 @plain_errors
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to ask.")],
-    base: Base = "smollm2",
+    base: Base = SMOLLM2,
     adapter: Annotated[Path | None, typer.Option(help="An adapter's folder.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="When to stop at the latest.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
@@ -155,17 +165,10 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Ask a base, or a base with an adapter, and print its answer as it comes."""
-    from lorakit.adapters import load_adapter
-    from lorakit.checkpoint import load_base
-    from lorakit.device import pick_device
-    from lorakit.generation import stream
-
-    model, tokenizer = load_base(base, device=pick_device(), progress=notes.print)
+    model, tokenizer = load_base(base, device=pick_device(), progress=say)
     if adapter is not None:
         load_adapter(model, adapter)
-    tokens: list[int] = []
-    text = ""
-    for token in stream(
+    tokens = stream(
         model,
         tokenizer.encode(tokenizer.prompt(prompt)),
         max_new_tokens=max_new_tokens,
@@ -173,66 +176,63 @@ def generate(
         temperature=temperature,
         top_p=top_p,
         seed=seed,
-    ):
-        tokens.append(token)
-        longer = tokenizer.decode(tokens)
-        if not as_json and not longer.endswith("\N{REPLACEMENT CHARACTER}"):
-            sys.stdout.write(longer[len(text) :])
-            sys.stdout.flush()
-            text = longer
+    )
+    answer = whole_characters(tokens, tokenizer.decode)
     if as_json:
-        print(json.dumps({"prompt": prompt, "answer": tokenizer.decode(tokens)}, indent=2))
-    else:
-        print()
+        show_json({"prompt": prompt, "answer": "".join(answer)})
+        return
+    for piece in answer:
+        typer.echo(piece, nl=False)
+    typer.echo()
 
 
 @app.command()
 @plain_errors
 def params(
-    base: Annotated[str, typer.Option(help="A preset's name, or a base as elsewhere.")] = "smollm2",
-    rank: Annotated[int, typer.Option(help="Rows of A, columns of B.")] = 8,
-    targets: Annotated[str, typer.Option(help="Layers to adapt, by comma.")] = "all-linear",
+    base: Annotated[
+        str, typer.Option(help=f"A preset ({', '.join(PRESETS)}), or a base as elsewhere.")
+    ] = SMOLLM2,
+    rank: Rank = Run.rank,
+    targets: Targets = ALL_LINEAR,
     as_json: Json = False,
 ) -> None:
     """Count parameters and bytes of full fine-tuning and of LoRA, without loading any weight."""
-    from lorakit.checkpoint import model_config
-    from lorakit.counts import count
-    from lorakit.lora import LoRAConfig
-    from lorakit.presets import PRESETS
-    from lorakit.run import disk_bytes
-
-    preset = "smollm2-135m" if base == "smollm2" else base
-    config = PRESETS[preset] if preset in PRESETS else model_config(base, progress=notes.print)
-    lora = LoRAConfig(rank=rank, targets=parse_targets(targets))
-    table = Table("method", "parameters trained", "of all", "on disk, a variant", title=base)
-    facts = []
+    config, lora = _shape(base), LoRAConfig(rank=rank, targets=parse_targets(targets))
+    rows, facts = [], []
     for method, adapter in {"full": None, f"lora, rank {rank}": lora}.items():
-        numbers, size = count(config, adapter), disk_bytes(config, adapter)
-        percent = f"{numbers.percent:.3g}%"
-        table.add_row(method, f"{numbers.trainable:,}", percent, megabytes(size))
-        facts.append({"method": method, "trained": numbers.trainable, "bytes": size})
+        counted, size = count(config, adapter), disk_bytes(config, adapter)
+        rows.append((method, f"{counted.trainable:,}", f"{counted.percent:.3g}%", decimal(size)))
+        facts.append({"method": method, **asdict(counted), "bytes": size})
     if as_json:
-        print(json.dumps(facts, indent=2))
+        show_json(facts)
     else:
-        screen.print(table)
+        show(rows, "method", "parameters trained", "of the base's", "on disk, a variant")
+
+
+def _shape(base: str) -> ModelConfig:
+    """A preset's, or a base's."""
+    preset = "smollm2-135m" if base == SMOLLM2 else base
+    if preset in PRESETS:
+        return PRESETS[preset]
+    try:
+        return model_config(base, progress=say)
+    except ValueError as error:
+        raise ValueError(f"{error}; presets are {', '.join(PRESETS)}") from error
 
 
 @app.command()
 @plain_errors
 def doctor(as_json: Json = False) -> None:
     """Look at this machine: device, versions, widgets, memory; each problem comes with its fix."""
-    from lorakit.doctor import examine
-
     findings = examine()
+    problems = [finding for finding in findings if not finding.fine]
     if as_json:
-        print(json.dumps([finding.to_json() for finding in findings], indent=2))
+        show_json([finding.to_json() for finding in findings])
     else:
-        table = Table("", "what", "found", "fix")
-        for finding in findings:
-            mark = "[green]ok[/green]" if finding.fine else "[red]mend[/red]"
-            table.add_row(mark, finding.what, finding.found, finding.fix)
-        screen.print(table)
-    if not all(finding.fine for finding in findings):
+        show([("ok" if f.fine else "mend", f.what, f.found) for f in findings], "", "what", "found")
+    for finding in problems:
+        say(f"{finding.what}: {finding.fix}")
+    if problems:
         raise typer.Exit(1)
 
 
@@ -240,8 +240,6 @@ def doctor(as_json: Json = False) -> None:
 @plain_errors
 def lab(context: typer.Context) -> None:
     """Open the lesson in JupyterLab, on this machine alone; further options go to JupyterLab."""
-    from lorakit.doctor import open_lab
-
     raise typer.Exit(open_lab(context.args))
 
 

@@ -1,18 +1,36 @@
-"""How `lorakit` speaks: progress and errors on stderr, results on stdout, pictures in files."""
+"""How `lorakit` speaks: results on stdout, all else on stderr, pictures in the run's folder.
 
+Texts of users, files and models are printed as they are, never read as markup. What gets copied (a
+path, a command) stays on one line outside of tables, and a table cuts nothing, however narrow.
+"""
+
+import json
+import shlex
 import signal
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
+from rich.text import Text
 
-screen, notes = Console(), Console(stderr=True)
+from lorakit.experiment import Stopped
+from lorakit.run import Progress, Result
+
+INTERRUPTED = 130  # the exit code of what Ctrl-C ended
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # says a GPU, says the CPU
+NO_MEMORY = "out of memory: lower --batch-size, or train with --method lora, or on another device"
+
+
+def say(sentence: str) -> None:
+    typer.echo(sentence, err=True)
 
 
 def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -22,98 +40,154 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **options: Any) -> None:
         try:
             command(*args, **options)
+        except Stopped as stopped:
+            say(str(stopped))
+            raise typer.Exit(INTERRUPTED) from stopped
         except (ValueError, OSError, ArithmeticError) as error:
-            notes.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-            raise typer.Exit(1) from error
+            _fail(" ".join(str(error).splitlines()), error)
+        except RuntimeError as error:  # PyTorch has no other name for it on every device
+            if not any(sign in str(error) for sign in OUT_OF_MEMORY):
+                raise
+            _fail(NO_MEMORY, error)
 
     return run
 
 
-def show(title: str, rows: dict[str, str]) -> None:
-    table = Table(title=title, show_header=False, title_justify="left")
-    for name, value in rows.items():
-        table.add_row(name, value)
-    screen.print(table)
+def _fail(sentence: str, cause: Exception) -> None:
+    say(typer.style("error: ", fg="red") + sentence)
+    raise typer.Exit(1) from cause
 
 
-def stop_on_interrupt() -> Callable[[], bool]:
-    """A stop that the first Ctrl-C sets; a second one ends the program as usual."""
+def show_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+def show(rows: Iterable[Sequence[str]], *columns: str) -> None:
+    """A table on stdout; without `columns` of two, a name and a value a row."""
+    table = Table(box=SIMPLE_HEAD, show_header=bool(columns))
+    for header in columns or ("", ""):
+        table.add_column(header, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def whole_characters(tokens: Iterable[int], decode: Callable[[list[int]], str]) -> Iterator[str]:
+    """Tokens as text, as they come; half a character waits for its other tokens."""
+    seen: list[int] = []
+    text = told = ""
+    for token in tokens:
+        seen.append(token)
+        text = decode(seen)
+        if not text.endswith("\N{REPLACEMENT CHARACTER}"):
+            yield text[len(told) :]
+            told = text
+    yield text[len(told) :]
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Within the block the first Ctrl-C asks to stop, the second ends the program as usual."""
     asked = threading.Event()
 
     def interrupt(number: int, frame: Any) -> None:
         asked.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        notes.print("stopping after this micro-batch (Ctrl-C again to break off)")
+        say("stopping soon, with a checkpoint; Ctrl-C again breaks off now, without one")
 
-    with suppress(ValueError):  # not in the main thread: there is no Ctrl-C to hear
-        signal.signal(signal.SIGINT, interrupt)
-    return asked.is_set
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-def tell_progress() -> Callable[[Any], None]:
-    """One line a stage; in training, a line about every ten percent."""
-    last = {"stage": "", "tenth": -1}
+def tell_progress() -> Callable[[Progress], None]:
+    """A listener that says each stage, and within it every tenth that is done."""
+    stage, told = "", 0
 
-    def report(progress: Any) -> None:
-        if progress.stage != last["stage"]:
-            last.update(stage=progress.stage, tenth=-1)
-            notes.print(progress.stage)
+    def report(progress: Progress) -> None:
+        nonlocal stage, told
+        if progress.stage != stage:
+            stage, told = progress.stage, -1
+            say(stage)
         tenth = 10 * progress.done // progress.total
-        if progress.done and tenth > last["tenth"]:
-            last["tenth"] = tenth
+        if progress.done and tenth > told:
+            told = tenth
             line = f"  {progress.done} of {progress.total}"
             if progress.losses:
                 line += f", loss {progress.losses[-1]:.3g}"
             if progress.seconds_left is not None:
-                line += f", {progress.seconds_left:.0f} s left"
-            notes.print(line, highlight=False)
+                line += f", {duration(progress.seconds_left)} left"
+            say(line)
 
     return report
 
 
-def save_pictures(result: Any, folder: Path) -> None:
-    """Pictures of the loss and of the delta's spectrum beside the other results."""
-    from lorakit.plots import COLORS, draw_loss, draw_spectrum, save_picture
-
-    run = result.run
-    if result.history.losses:
-        save_picture(
-            folder / "loss.png",
-            lambda ax: draw_loss(
-                ax,
-                result.history.losses,
-                total_steps=run.steps,
-                label=run.method,
-                color=COLORS[run.method],
-            ),
-        )
-        cut = run.rank if run.lora else 8
-        save_picture(folder / "spectrum.png", lambda ax: draw_spectrum(ax, result.spectra, cut=cut))
+def duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def summarise(result: Any, folder: Path) -> None:
-    parameters, memory = result.parameters, result.memory
-    done = f"{len(result.history.steps)} of {result.run.steps}"
-    rows = {
-        "exact match before": f"{result.before.exact_match:.2f}",
-        "exact match after": f"{result.after.exact_match:.2f}" if result.after else "stopped",
-        "parameters trained": f"{parameters.trainable:,} ({parameters.percent:.2f}%)",
-        "on disk": megabytes(result.disk),
-        "memory held in a step": megabytes(memory.total),
-        "steps": f"{done} in {result.history.seconds:.0f} s ({result.device})",
-        "folder": str(folder),
-    }
-    show(f"{result.run.method} on {result.run.task}", rows)
-    for note in result.history.notes:
-        notes.print(f"note: {note}")
-    table = Table("question", "base", "tuned", "expected", show_lines=True)
-    for answer in result.answers:
-        table.add_row(*map(str, (answer.prompt, answer.base, answer.tuned, answer.expected)))
-    if result.after:
-        screen.print(table)
+def save_pictures(result: Result, folder: Path) -> None:
+    """Pictures of the loss and of the delta's spectrum, once a step is done."""
+    # Drawing takes a second to import.
+    from lorakit.plots import COLORS, Axes, draw_loss, draw_spectrum, save_picture
+
+    run, losses = result.run, result.history.losses
+    if not losses:
+        return
+
+    def loss(ax: Axes) -> None:
+        color = COLORS[run.method]
+        draw_loss(ax, losses, total_steps=run.steps, label=run.method, color=color)
+
+    save_picture(folder / "loss.png", loss)
+    cut = run.rank if run.lora else 8
+    save_picture(folder / "spectrum.png", lambda ax: draw_spectrum(ax, result.spectra, cut=cut))
+
+
+def show_result(result: Result, folder: Path, as_json: bool) -> None:
+    """Scores and costs, then what base and tuned model answer; on stderr, how to go on."""
+    if as_json:
+        show_json(result.to_json() | {"folder": str(folder)})
     else:
-        screen.print(f"stopped: lorakit finetune --resume {folder} goes on from here")
+        typer.echo(f"\n{result.run.method} on {result.run.task}, {result.device}")
+        show(_facts(result).items())
+        for answer in result.answers:
+            typer.echo(f"{answer.prompt}\nexpected: {answer.expected}")
+            tuned = "not asked" if answer.tuned is None else answer.tuned
+            show([(answer.base, tuned)], "base", "tuned")
+    for note in result.history.notes:
+        say(f"note: {note}")
+    say(f"results in {folder}")
+    say(_next(result, folder))
 
 
-def megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
+def _facts(result: Result) -> dict[str, str]:
+    before, after, trained = result.before, result.after, result.parameters
+    return {
+        "exact match before": f"{before.right} of {before.count}",
+        "exact match after": f"{after.right} of {after.count}" if after else "not judged",
+        "loss before": f"{before.loss:.3g}",
+        "loss after": f"{after.loss:.3g}" if after else "not judged",
+        "parameters trained": f"{trained.trainable:,} ({trained.percent:.3g}%)",
+        "on disk": decimal(result.disk),
+        "memory held in a step": decimal(result.memory.total),
+        "steps": f"{len(result.history.steps)} of {result.run.steps}",
+        "time": duration(result.history.seconds),
+    }
+
+
+def _next(result: Result, folder: Path) -> str:
+    """Where the run stands, and the command that goes on from there."""
+    done, steps = len(result.history.steps), result.run.steps
+    if done < steps:
+        resume = ["lorakit", "finetune", "--resume", str(folder)]
+        return f"stopped after {done} of {steps} steps; go on: {shlex.join(resume)}"
+    if result.run.lora:
+        model = ["--base", result.run.base, "--adapter", str(folder / "adapter")]
+    else:
+        model = ["--base", str(folder / "model")]
+    state = "trained" if result.after else "trained to the last step, but not judged"
+    ask = ["lorakit", "generate", *model, result.answers[0].prompt]
+    return f"{state}; ask it: {shlex.join(ask)}"

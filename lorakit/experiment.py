@@ -18,7 +18,7 @@ from lorakit.checkpoint import load_base, save_folder
 from lorakit.counts import count
 from lorakit.device import describe, pick_device
 from lorakit.files import write_json
-from lorakit.generation import generate
+from lorakit.generation import ask
 from lorakit.history import StepRecord
 from lorakit.lora import ALL_LINEAR, inject, lora_layers, target_layers, unfreeze
 from lorakit.memory import MemoryBreakdown, Recorder
@@ -146,9 +146,7 @@ def _ask(
             break
         ears.report(Progress(stage=stage, done=len(answers), total=len(examples)))
         longest = 2 * len(tokenizer.encode(example.response)) + 8
-        prompt = tokenizer.encode(tokenizer.prompt(example.prompt))
-        new = generate(model, prompt, max_new_tokens=longest, stop=[tokenizer.eos_id])
-        answers.append(tokenizer.decode(new))
+        answers.append(ask(model, tokenizer, example.prompt, max_new_tokens=longest))
     return answers
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lorakit.model import KVCache, Llama
+from lorakit.text import Tokenizer
 
 
 def stream(
@@ -44,6 +45,12 @@ def stream(
 def generate(model: Llama, prompt: list[int], **options) -> list[int]:
     """The tokens of `stream`, as a list; takes the same options."""
     return list(stream(model, prompt, **options))
+
+
+def ask(model: Llama, tokenizer: Tokenizer, prompt: str, **options) -> str:
+    """The model's answer to a prompt, as text, up to the end token; takes `stream`'s options."""
+    tokens = tokenizer.encode(tokenizer.prompt(prompt))
+    return tokenizer.decode(generate(model, tokens, stop=[tokenizer.eos_id], **options))
 
 
 def _stream(

@@ -194,6 +194,11 @@ class Batches:
         chosen = (self.examples[_order(n, self.seed, p // n)[p % n]] for p in places)
         return collate(chosen, self.pad_id)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example: no batch is longer."""
+        return max(len(example.tokens) for example in self.examples)
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of everything that decides the stream."""

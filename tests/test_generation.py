@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lorakit.generation import choose, generate, stream
+from lorakit.checkpoint import load_base
+from lorakit.generation import ask, choose, generate, stream
 
 PROMPT = [5, 17, 3, 42]
 
@@ -42,6 +43,15 @@ def test_a_stop_token_ends_the_text_and_is_not_part_of_it(model):
     stop = tokens[-1]
     expected = tokens[: tokens.index(stop)]
     assert generate(model, PROMPT, max_new_tokens=10, stop=[stop]) == expected
+
+
+def test_asking_wraps_the_prompt_and_reads_the_answer(tiny_base):
+    model, tokenizer = load_base(tiny_base)
+    answer = ask(model, tokenizer, "hi", max_new_tokens=6)
+    tokens = tokenizer.encode(tokenizer.prompt("hi"))
+    new = generate(model, tokens, max_new_tokens=6, stop=[tokenizer.eos_id])
+    assert answer == tokenizer.decode(new)
+    assert answer
 
 
 def test_generation_ends_at_the_models_limit(model):

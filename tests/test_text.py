@@ -85,6 +85,11 @@ def test_an_empty_stream_is_refused(change, message):
         batches(**change)
 
 
+def test_no_batch_is_longer_than_the_longest_example():
+    assert batches().longest == 9
+    assert max(tokens.shape[1] for tokens, _ in map(batches().batch, range(3))) == 9
+
+
 def test_encoded_batches_end_with_the_end_token(tokenizer):
     stream = encode_batches(tokenizer, [Example("a", "b")], batch_size=1)
     tokens, labels = stream.batch(0)
