@@ -97,7 +97,7 @@ def finetune(
             result = experiment.finetune(run, out=folder, stop=stop, report=report)
         save_pictures(result, folder)
     show_result(result, folder, as_json)
-    if result.after is None:
+    if stop():
         raise typer.Exit(INTERRUPTED)
 
 

@@ -93,7 +93,7 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     def interrupt(number: int, frame: Any) -> None:
         asked.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        say("stopping soon, with a checkpoint; Ctrl-C again breaks off now, without one")
+        say("stopping soon and keeping what is trained; Ctrl-C again breaks off now and loses it")
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
@@ -174,7 +174,7 @@ def _facts(result: Result) -> dict[str, str]:
         "on disk": decimal(result.disk),
         "memory held in a step": decimal(result.memory.total),
         "steps": f"{len(result.history.steps)} of {result.run.steps}",
-        "time": duration(result.history.seconds),
+        "training time": duration(result.history.seconds),
     }
 
 

@@ -1,26 +1,36 @@
 """Is this machine ready for the lesson? Findings as values, each problem with its fix.
 
-Knows nothing of models; it asks for versions without importing what is slow.
+What must be installed is read from lorakit's own metadata, the one place that says it. A fix is a
+command to copy or a sentence; those for pip name the very Python that runs here.
 """
 
 import importlib.metadata
-import os
+import platform
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from lorakit.checkpoint import INSTALL_SMOLLM2, SMOLLM2, cache_folder, smollm2_file
 from lorakit.device import VARIABLE, describe, pick_device
 
-NEEDED = ("numpy", "safetensors", "tokenizers", "gguf", "matplotlib", "ipywidgets", "jupyterlab")
 MEMORY = 4 * 10**9  # bytes: what full fine-tuning of SmolLM2-135M needs, with room for Python
 DISK = 2 * 10**9
+LESSON = Path("notebooks", "09_real_model.ipynb")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
+    """What was looked at, what was found, and how to mend it, if it needs mending."""
+
     what: str
     found: str
     fix: str = ""
@@ -35,45 +45,39 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Every finding, the good ones too."""
+    asked = map(Requirement, importlib.metadata.requires("lorakit") or ())
+    needed = [r for r in asked if r.marker is None or r.marker.evaluate({"extra": ""})]
     return [
         _python(),
-        _torch(),
-        *(_package(name) for name in NEEDED),
+        *map(_package, needed),
         _device(),
         _base(),
+        _kernel(),
         _memory(),
         _disk(),
-        _kernel(),
     ]
 
 
 def _python() -> Finding:
-    version = ".".join(map(str, sys.version_info[:3]))
-    fits = (3, 11) <= sys.version_info < (3, 14)
-    fix = "" if fits else "install Python 3.11, 3.12 or 3.13 and make .venv again: make clean lab"
+    wanted = importlib.metadata.metadata("lorakit")["Requires-Python"]
+    version = platform.python_version()
+    fits = SpecifierSet(wanted).contains(version, prereleases=True)
+    fix = "" if fits else f"make the environment again with a Python {wanted}: make clean lab"
     return Finding(what="Python", found=version, fix=fix)
 
 
-def _version(name: str) -> str | None:
+def _package(needed: Requirement) -> Finding:
+    fix = _with_this_python(f"pip install {shlex.quote(f'{needed.name}{needed.specifier}')}")
     try:
-        return importlib.metadata.version(name)
+        version = importlib.metadata.version(needed.name)
     except importlib.metadata.PackageNotFoundError:
-        return None
+        return Finding(what=needed.name, found="missing", fix=fix)
+    fits = needed.specifier.contains(version, prereleases=True)
+    return Finding(what=needed.name, found=version, fix="" if fits else fix)
 
 
-def _torch() -> Finding:
-    version = _version("torch")
-    if version is None:
-        return Finding(what="torch", found="missing", fix="pip install -r requirements.txt")
-    major, minor = (int(part) for part in version.split(".")[:2])
-    fix = "" if (major, minor) >= (2, 9) else "pip install -U 'torch>=2.9'"
-    return Finding(what="torch", found=version, fix=fix)
-
-
-def _package(name: str) -> Finding:
-    version = _version(name)
-    fix = "" if version else "pip install -r requirements.txt"
-    return Finding(what=name, found=version or "missing", fix=fix)
+def _with_this_python(command: str) -> str:
+    return f"{shlex.quote(sys.executable)} -m {command}"
 
 
 def _device() -> Finding:
@@ -85,41 +89,38 @@ def _device() -> Finding:
 
 
 def _base() -> Finding:
-    from lorakit.checkpoint import INSTALL_SMOLLM2, smollm2_file
-
     try:
-        found = smollm2_file().name
+        return Finding(what=SMOLLM2, found=smollm2_file().name)
     except FileNotFoundError:
-        return Finding(what="SmolLM2", found="missing", fix=INSTALL_SMOLLM2)
-    return Finding(what="SmolLM2", found=found)
+        return Finding(what=SMOLLM2, found="missing", fix=_with_this_python(INSTALL_SMOLLM2))
+
+
+def _kernel() -> Finding:
+    """Widgets show only if notebooks run in the environment that is looked at here."""
+    try:
+        from jupyter_client.manager import KernelManager  # slow to import, and may be missing
+    except ImportError:
+        fix = _with_this_python("pip install jupyterlab")
+        return Finding(what="kernel of notebooks", found="none", fix=fix)
+    python = KernelManager(kernel_name="python3").format_kernel_cmd()[0]
+    here = Path(python).absolute().parent == Path(sys.executable).absolute().parent
+    fix = "" if here else "open the lesson in its own environment: make lab"
+    return Finding(what="kernel of notebooks", found=python, fix=fix)
 
 
 def _memory() -> Finding:
-    import psutil
-
     free = psutil.virtual_memory().available
     fix = "" if free >= MEMORY else "close other programs, or stay with LoRA and small batches"
     return Finding(what="free memory", found=f"{free / 1e9:.1f} GB", fix=fix)
 
 
 def _disk() -> Finding:
-    from lorakit.checkpoint import cache_folder
-
-    folder = cache_folder()
+    folder = cache_folder().absolute()
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     fix = "" if free >= DISK else "make room, or set LORAKIT_CACHE to a folder on another disk"
     return Finding(what="free disk for the cache", found=f"{free / 1e9:.1f} GB", fix=fix)
-
-
-def _kernel() -> Finding:
-    """Widgets show only if the notebook's kernel runs in the environment that has ipywidgets."""
-    here = Path(sys.prefix)
-    fix = ""
-    if sys.prefix == sys.base_prefix and not os.environ.get("CONDA_PREFIX"):
-        fix = "start the lab from its own environment: make lab, or .venv/bin/lorakit lab"
-    return Finding(what="environment of the widgets", found=here.name, fix=fix)
 
 
 def open_lab(options: Sequence[str]) -> int:
@@ -129,12 +130,18 @@ def open_lab(options: Sequence[str]) -> int:
     there, as in a package installed without the repository.
     """
     root = Path(__file__).resolve().parent.parent
-    lesson = root / "notebooks" / "09_real_model.ipynb"
-    if not lesson.is_file():
-        raise FileNotFoundError(f"no notebooks in {root}: run this from a clone of the repository")
-    print("JupyterLab prints its address below: open it by hand if no browser opens.", flush=True)
+    if not (root / LESSON).is_file():
+        raise FileNotFoundError(
+            f"{root / LESSON} is not there: clone the repository, and run make lab in it"
+        )
+    print("JupyterLab prints its address below: open it by hand if no browser opens", flush=True)
     command = [
         *(sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1"),
-        *(f"--ServerApp.root_dir={root}", *options, str(lesson)),
+        *(f"--ServerApp.root_dir={root}", *options, str(root / LESSON)),
     ]
-    return subprocess.call(command)
+    # Ctrl-C reaches JupyterLab too, which asks before it ends: wait for its answer.
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        return subprocess.call(command)
+    finally:
+        signal.signal(signal.SIGINT, before)

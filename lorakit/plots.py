@@ -86,19 +86,21 @@ def draw_loss(
     _dress(ax, x="step", y="loss (log scale)", loc="upper right")
 
 
-def draw_spectrum(ax: Axes, spectra: Sequence[Spectrum], *, cut: int | None = None) -> None:
+def draw_spectrum(
+    ax: Axes, spectra: Sequence[Spectrum], *, cut: int | None = None, concept: str = "lora"
+) -> None:
     """The singular values of every layer, faint; their median; and chance at the same norms.
 
     The medians go as far as every layer goes. `cut` marks a rank, and tells the share of the energy
     up to it (the layers' median).
     """
     for spectrum in spectra:
-        _curve(ax, spectrum.values, "lora", alpha=0.12, linewidth=1)
+        _curve(ax, spectrum.values, concept, alpha=0.12, linewidth=1)
     middle = [median(s) for s in zip(*(spectrum.values for spectrum in spectra), strict=False)]
     chance = [median(s) for s in zip(*(spectrum.random for spectrum in spectra), strict=False)]
     who = f"median of {len(spectra)} layers" if len(spectra) > 1 else spectra[0].layer
     marker = "o" if len(middle) <= 64 else ""
-    _curve(ax, middle, "lora", linewidth=3, label=who, marker=marker)
+    _curve(ax, middle, concept, linewidth=3, label=who, marker=marker)
     _curve(ax, chance, "random", linewidth=2, label="random, same norm", linestyle="--")
     ax.set_xscale("log", base=2)
     ax.set_xlim(0.9, 1.1 * max(len(chance), *(len(spectrum.values) for spectrum in spectra)))

@@ -47,8 +47,8 @@ def test_the_spectrum_is_that_of_what_the_weights_changed_by(either, tiny_base):
     result = finetune(either)
     base = load_base(tiny_base)[0].get_submodule("model.layers.1.mlp.up_proj").weight
     tuned = result.model.get_submodule("model.layers.1.mlp.up_proj")
-    delta = tuned.delta() if either.method == "lora" else tuned.weight - base
-    expected = torch.linalg.svdvals(delta)[: either.rank]
+    delta = tuned.delta() if either.method == "lora" else tuned.weight - base.to(tuned.weight)
+    expected = torch.linalg.svdvals(delta.cpu())[: either.rank]
     (found,) = (s for s in result.spectra if s.layer == "model.layers.1.mlp.up_proj")
     torch.testing.assert_close(
         torch.tensor(found.values[: either.rank]), expected, rtol=1e-3, atol=1e-6

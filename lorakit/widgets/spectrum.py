@@ -16,8 +16,8 @@ CUTS = (1, 2, 4, 8, 16, 32, 64)
 class SpectrumExplorer(Explorable):
     """A rank to cut at -> the share of the delta's energy within -> two pictures."""
 
-    def __init__(self, spectra: Sequence[Spectrum]):
-        self.spectra = spectra
+    def __init__(self, spectra: Sequence[Spectrum], *, method: str = "lora"):
+        self.spectra, self.method = spectra, method
         longest = max(len(spectrum.values) for spectrum in spectra)
         self.cut = ipywidgets.SelectionSlider(
             options=[cut for cut in CUTS if cut <= longest],
@@ -39,7 +39,7 @@ class SpectrumExplorer(Explorable):
     def refresh(self, change=None) -> None:
         cut = self.cut.value
         with self.values.drawing() as ax:
-            draw_spectrum(ax, self.spectra, cut=cut)
+            draw_spectrum(ax, self.spectra, cut=cut, concept=self.method)
         share = median(spectrum.energy(cut) for spectrum in self.spectra)
         chance = median(energy(spectrum.random, cut) for spectrum in self.spectra)
         self.values.text = (

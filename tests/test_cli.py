@@ -1,0 +1,447 @@
+"""Every command for real, on a tiny base: what it prints where, what it leaves, how it fails."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from gguf_files import speaking, write_gguf
+from PIL import Image
+from typer.testing import CliRunner
+
+import lorakit.cli
+from lorakit.adapters import load_adapter, save_adapter
+from lorakit.checkpoint import load_base
+from lorakit.cli import app
+from lorakit.console import INTERRUPTED
+from lorakit.counts import count
+from lorakit.files import read_json
+from lorakit.generation import ask
+from lorakit.lora import LoRAConfig, inject
+from lorakit.presets import PRESETS
+from lorakit.run import disk_bytes
+from lorakit.tasks import load_task, write_examples
+from lorakit.text import Example
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch) -> Path:
+    """Commands run in a folder of their own, on the CPU."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LORAKIT_DEVICE", "cpu")
+    return tmp_path
+
+
+def lorakit_(*arguments, code: int = 0, columns: int = 80):
+    """What the command says, having ended with exit code `code`."""
+    words = [str(argument) for argument in arguments]
+    environment = {"COLUMNS": str(columns)}
+    result = CliRunner().invoke(app, words, env=environment, catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture
+def finetune(tiny_base, tiny_task):
+    """`lorakit finetune` on the tiny base and task, unless other ones are named."""
+
+    def run(*options, code: int = 0, columns: int = 80):
+        given = ["--base", tiny_base, "--task", tiny_task, "--steps", 6, "--lr", 0.01, *options]
+        return lorakit_("finetune", *given, code=code, columns=columns)
+
+    return run
+
+
+@pytest.fixture
+def adapter(tiny_base, tmp_path, perturb) -> Path:
+    model, _ = load_base(tiny_base)
+    inject(model, LoRAConfig(rank=2))
+    perturb(model)
+    return save_adapter(model, tmp_path / "adapter")
+
+
+def names(folder) -> set[str]:
+    return {path.name for path in Path(folder).iterdir()}
+
+
+def losses(folder) -> list[float]:
+    return [step["loss"] for step in read_json(Path(folder) / "history.json")["steps"]]
+
+
+# finetune
+
+
+@pytest.mark.parametrize(("method", "left"), [("lora", "adapter"), ("full", "model")])
+def test_a_run_leaves_what_it_trained_its_records_and_two_pictures(finetune, method, left):
+    finetune("--method", method, "--out", "out")
+    assert names("out") == {left, "history.json", "result.json", "loss.png", "spectrum.png"}
+    assert len(losses("out")) == 6
+    for picture in ("loss.png", "spectrum.png"):
+        with Image.open(Path("out", picture)) as image:
+            assert image.format == "PNG"
+            assert len(set(image.convert("L").resize((80, 45)).tobytes())) > 10  # not blank
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_the_closing_table_has_scores_parameters_bytes_and_seconds(finetune, tiny_base, method):
+    shown = finetune("--method", method, "--out", "out").stdout
+    result = read_json("out/result.json")
+    model, _ = load_base(tiny_base)
+    lora = LoRAConfig() if method == "lora" else None
+    trained = count(model.config, lora).trainable
+    rows = dict(line.strip().split("  ", 1) for line in shown.splitlines() if "  " in line.strip())
+    rows = {name: value.strip() for name, value in rows.items()}
+    assert rows["exact match before"] == f"{result['before']['right']} of 2"
+    assert rows["exact match after"] == f"{result['after']['right']} of 2"
+    assert rows["loss before"] == f"{result['before']['loss']:.3g}"
+    assert rows["loss after"] == f"{result['after']['loss']:.3g}"
+    assert rows["parameters trained"].startswith(f"{trained:,} (")
+    assert rows["on disk"] == f"{disk_bytes(model.config, lora) / 1000:.1f} kB"
+    assert rows["training time"] == f"{result['seconds']:.0f} s"
+
+
+def test_the_answers_of_base_and_tuned_model_stand_side_by_side(finetune, tiny_base, tiny_task):
+    shown = finetune("--out", "out").stdout
+    for example in load_task(tiny_task).heldout:
+        assert f"{example.prompt}\nexpected: {example.response}\n" in shown
+    assert shown.count("  base") == 2
+    assert all("tuned" in line for line in shown.splitlines() if line.startswith("  base"))
+
+
+def test_progress_is_on_stderr_with_the_time_left(finetune):
+    said = finetune("--out", "out", "--steps", 2)
+    assert "\njudging the base\n" in said.stderr
+    assert "\ntraining\n  1 of 2, loss " in said.stderr
+    assert "  2 of 2, loss " in said.stderr
+    assert said.stderr.count(" s left\n") == 2
+    assert "left" not in said.stdout
+
+
+def test_json_is_all_that_stdout_holds(finetune):
+    said = finetune("--out", "out", "--json")
+    told = json.loads(said.stdout)
+    assert told.pop("folder") == "out"
+    assert told == read_json("out/result.json")
+    assert "training" in said.stderr
+
+
+def test_the_settings_reach_the_run(finetune):
+    finetune("--out", "out", "--rank", 2, "--alpha", 3, "--targets", "q_proj, up_proj", "--seed", 4)
+    run = read_json("out/result.json")["run"]
+    assert (run["rank"], run["alpha"], run["targets"]) == (2, 3.0, ["q_proj", "up_proj"])
+    assert (run["seed"], run["steps"], run["lr"]) == (4, 6, 0.01)
+    finetune("--out", "other", "--batch-size", 2, "--heldout", 1)
+    assert read_json("other/result.json")["run"]["batch_size"] == 2
+    assert read_json("other/result.json")["before"]["count"] == 1
+
+
+def test_without_a_name_results_go_to_the_next_folder_that_is_not_in_use(finetune):
+    said = finetune()
+    assert "results in runs/letters-lora\n" in said.stderr
+    Path("runs/letters-lora-2").mkdir()  # as an error on the way leaves it: empty
+    for number in (2, 3):
+        assert f"results in runs/letters-lora-{number}\n" in finetune().stderr
+    assert losses("runs/letters-lora") == losses("runs/letters-lora-3")
+
+
+def test_the_last_line_is_a_command_that_asks_the_tuned_model(finetune, tiny_base, tiny_task):
+    prompt = load_task(tiny_task).heldout[0].prompt
+    last = finetune("--out", "my runs/lora").stderr.splitlines()[-1]
+    assert last.endswith(
+        f"lorakit generate --base {tiny_base} --adapter 'my runs/lora/adapter' '{prompt}'"
+    )
+    last = finetune("--method", "full", "--out", "full").stderr.splitlines()[-1]
+    assert last.endswith(f"lorakit generate --base full/model '{prompt}'")
+    lorakit_("generate", "--base", "full/model", prompt)
+
+
+def test_what_looks_like_markup_comes_out_as_it_is(finetune, tmp_path):
+    text = "[red]x[/red] [/] :smile: [bold"
+    path = tmp_path / "[b]odd.jsonl"
+    write_examples(path, [Example(f"{n} {text}", text) for n in range(5)])
+    said = finetune("--task", path, "--out", "[i]out")
+    assert f"4 {text}\nexpected: {text}\n" in said.stdout
+    assert f"lora on {path}, CPU" in said.stdout
+    assert "results in [i]out\n" in said.stderr
+    said = finetune("--out", "[i]out", code=1)
+    assert "error: [i]out is not empty" in said.stderr
+
+
+@pytest.mark.parametrize("columns", [20, 80])
+def test_a_narrow_terminal_cuts_nothing(finetune, columns):
+    out = Path("a", "long", "path", "that", "no", "terminal", "of", "eighty", "columns", "x" * 40)
+    said = finetune("--out", out, columns=columns)
+    assert "…" not in said.output
+    assert f"results in {out}\n" in said.stderr
+    assert all(len(line) <= columns for line in said.stdout.splitlines() if line.startswith("  "))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--base", "no-such"], "'no-such' is no base: give \"smollm2\""),
+        (["--task", "no-such"], "task 'no-such' is not known"),
+        (["--method", "nonsense"], 'method must be "lora" or "full", got \'nonsense\''),
+        (["--rank", "0"], "rank must be a whole number of at least 1, got 0"),
+        (["--targets", "q_prj"], "target 'q_prj' matches no linear layer of the model; nearest: q"),
+        (["--out", "base"], "base is not empty: name a new folder"),
+        (["--method", "full", "--lr", "1e30", "--steps", "20"], "train again with a smaller lr"),
+        (["--resume", "base"], "leave out --base, --lr, --steps, --task"),
+    ],
+)
+def test_an_error_is_one_line_and_no_result(finetune, options, message):
+    said = finetune(*options, "--json", code=1)
+    assert said.stdout == ""
+    assert [message in line for line in said.stderr.splitlines() if "error: " in line] == [True]
+    assert said.stderr.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [('{"prompt": "a"}', "there is no 'response', only 'prompt'"), ("{not", "not JSON (")],
+)
+def test_a_bad_line_is_named_before_anything_begins(finetune, tiny_task, line, reason):
+    lines = Path(tiny_task).read_text().splitlines()
+    Path("bad.jsonl").write_text("\n".join([*lines[:6], line, *lines[6:]]))
+    said = finetune("--task", "bad.jsonl", code=1)
+    assert said.stderr.startswith(f"error: bad.jsonl, line 7: {reason}")
+    assert said.stdout == ""
+
+
+# Ctrl-C
+
+
+def test_a_run_stopped_by_ctrl_c_goes_on_to_the_very_same_losses(finetune, tiny_base, tiny_task):
+    steps = ["--steps", "60"]
+    options = ["--base", tiny_base, "--task", tiny_task, "--lr", "0.01", "--out", "out", *steps]
+    command = [sys.executable, "-m", "lorakit.cli", "finetune", *options]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        heard = ""
+        while "of 60, loss" not in heard:
+            heard += process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        shown, rest = process.communicate(timeout=60)
+    assert process.returncode == INTERRUPTED
+    assert "Ctrl-C again breaks off now and loses it" in rest
+    assert "Traceback" not in rest
+    assert rest.endswith("of 60 steps; go on: lorakit finetune --resume out\n")
+    assert "exact match after" in shown
+    assert "checkpoint" in names("out")
+    done = losses("out")
+    assert 0 < len(done) < 60
+
+    lorakit_("finetune", "--resume", "out")
+    finetune("--out", "unbroken", *steps)
+    assert losses("out") == losses("unbroken")
+    assert done == losses("unbroken")[: len(done)]
+    assert names("out") == names("unbroken")
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Press Ctrl-C, once, when a stage begins."""
+
+    def at(stage: str) -> None:
+        heard = []
+
+        def press(progress) -> None:
+            heard.append(progress.stage)
+            if progress.stage == stage and heard.count(stage) == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(lorakit.cli, "tell_progress", lambda: press)
+
+    return at
+
+
+@pytest.mark.parametrize(
+    ("stage", "message", "left"),
+    [
+        ("judging the base", "stopped before the first step: nothing was trained", set()),
+        ("training", "stopped after 0 of 6 steps; go on: ", {"checkpoint"}),
+        ("judging the tuned model", "trained to the last step, but not judged; ask", {"adapter"}),
+        ("asking the tuned model", "trained; ask it: ", {"adapter"}),
+    ],
+)
+def test_ctrl_c_says_what_it_left(finetune, interrupt, stage, message, left):
+    interrupt(stage)
+    said = finetune("--out", "out", code=INTERRUPTED)
+    assert said.stderr.splitlines()[-1].startswith(message)
+    records = {"history.json", "result.json", "loss.png", "spectrum.png"}
+    assert names("out") - records == left
+
+
+def test_a_run_stopped_within_its_first_step_is_taken_up_too(finetune, interrupt):
+    interrupt("training")
+    finetune("--out", "out", code=INTERRUPTED)
+    lorakit_("finetune", "--resume", "out", "--json")
+    assert len(losses("out")) == 6
+    assert names("out") == {"adapter", "history.json", "result.json", "loss.png", "spectrum.png"}
+
+
+def test_what_was_not_asked_is_not_shown_as_an_answer(finetune, interrupt):
+    interrupt("asking the tuned model")
+    shown = finetune("--out", "out", code=INTERRUPTED).stdout
+    assert shown.count("not asked") == 1  # an answer that has begun is finished
+    assert "None" not in shown
+
+
+# merge and generate
+
+
+def test_a_merged_model_is_a_plain_base_that_answers_like_base_and_adapter(tiny_base, adapter):
+    said = lorakit_("merge", "--base", tiny_base, "--adapter", adapter, "--out", "merged")
+    adapted, tokenizer = load_base(tiny_base)
+    tokens = torch.tensor([tokenizer.encode("how much does it change?")])
+    plain_logits = adapted(tokens)
+    load_adapter(adapted, adapter)
+    merged, _ = load_base("merged")
+    assert merged.state_dict().keys() == load_base(tiny_base)[0].state_dict().keys()
+    torch.testing.assert_close(merged(tokens), adapted(tokens), rtol=0, atol=1e-5)
+    assert (merged(tokens) - plain_logits).abs().max() > 1e-2
+    assert "layers merged" in said.stdout
+    assert "merged model in merged\n" in said.stderr
+
+
+def test_the_facts_of_a_merge_as_json(tiny_base, adapter):
+    told = json.loads(
+        lorakit_("merge", "--base", tiny_base, "--adapter", adapter, "--out", "m", "--json").stdout
+    )
+    assert told["layers"] == 14
+    assert 0 <= told["change"] < 1e-5
+    assert told["bytes"] == sum(path.stat().st_size for path in Path("m").iterdir())
+    assert told["folder"] == "m"
+
+
+def test_merging_into_a_folder_that_is_there_is_refused(adapter):
+    Path("mine").mkdir()
+    command = ["merge", "--base", "not even looked at", "--adapter", adapter, "--out", "mine"]
+    assert lorakit_(*command, code=1).stderr == "error: mine is there already: name a new folder\n"
+    assert names("mine") == set()
+
+
+@pytest.mark.parametrize("command", [["merge", "--out", "merged"], ["generate", "hi"]])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("adapter_config.json", "adapter is no adapter: it has no adapter_config.json"),
+        ("adapter_model.safetensors", "it has no adapter_model.safetensors"),
+    ],
+)
+def test_a_bad_adapter_is_named(tiny_base, adapter, command, damage, message):
+    (adapter / damage).unlink()
+    said = lorakit_(*command, "--base", tiny_base, "--adapter", adapter, code=1)
+    assert message in said.stderr
+    assert said.stdout == ""
+    assert not Path("merged").exists()
+
+
+def test_generating_prints_the_answer_of_base_or_adapter(tiny_base, adapter):
+    model, tokenizer = load_base(tiny_base)
+    plain = ask(model, tokenizer, "hi", max_new_tokens=12)
+    load_adapter(model, adapter)
+    adapted = ask(model, tokenizer, "hi", max_new_tokens=12)
+    assert plain != adapted
+    command = ["generate", "hi", "--base", tiny_base, "--max-new-tokens", 12]
+    assert lorakit_(*command).stdout == f"{plain}\n"
+    assert lorakit_(*command, "--adapter", adapter).stdout == f"{adapted}\n"
+    told = json.loads(lorakit_(*command, "--adapter", adapter, "--json").stdout)
+    assert told == {"prompt": "hi", "answer": adapted}
+
+
+def test_a_seed_repeats_a_sample(tiny_base):
+    command = ["generate", "hi", "--base", tiny_base, "--temperature", 1.5, "--json", "--seed"]
+    first, again, other = (lorakit_(*command, seed).stdout for seed in (1, 1, 2))
+    assert first == again != other
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--temperature", "-1"], "temperature must be at least 0, got -1.0"),
+        (["--top-p", "2"], "top_p must be above 0 and at most 1, got 2.0"),
+    ],
+)
+def test_nonsense_in_sampling_is_named(tiny_base, options, message):
+    said = lorakit_("generate", "hi", "--base", tiny_base, *options, code=1)
+    assert said.stderr == f"error: {message}\n"
+
+
+def test_a_base_that_is_converted_first_says_so_on_stderr(tmp_path, monkeypatch):
+    monkeypatch.setenv("LORAKIT_CACHE", str(tmp_path / "cache"))
+    path = write_gguf(tmp_path / "tiny.gguf", speaking())
+    said = lorakit_("generate", "hi", "--base", path, "--json", "--max-new-tokens", 2)
+    assert said.stderr.startswith(f"converting tiny.gguf, once, into {tmp_path / 'cache'}")
+    assert json.loads(said.stdout)["prompt"] == "hi"
+
+
+# params
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_parameters_are_counted_for_every_preset(preset):
+    shown = lorakit_("params", "--base", preset, "--rank", 4, "--targets", "q_proj,v_proj").stdout
+    lora = LoRAConfig(rank=4, targets=("q_proj", "v_proj"))
+    full, adapted = count(PRESETS[preset]), count(PRESETS[preset], lora)
+    assert f" {full.total:,} " in shown
+    assert f" {adapted.trainable:,} " in shown
+    assert f" {adapted.percent:.3g}% " in shown
+
+
+def test_parameters_as_json():
+    told = json.loads(lorakit_("params", "--json").stdout)
+    lora = count(PRESETS["smollm2-135m"], LoRAConfig())
+    assert [fact["method"] for fact in told] == ["full", "lora, rank 8"]
+    assert told[0]["trainable"] == told[0]["total"] == lora.total
+    assert told[1]["trainable"] == lora.trainable
+    assert told[1]["bytes"] == disk_bytes(PRESETS["smollm2-135m"], LoRAConfig())
+
+
+def test_parameters_are_counted_without_the_weights(tiny_base):
+    Path(tiny_base, "model.safetensors").unlink()
+    told = json.loads(lorakit_("params", "--base", tiny_base, "--json").stdout)
+    assert told[0]["bytes"] == 4 * told[0]["total"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--targets", "q_prj"], "'q_prj' matches no linear layer of the model; nearest: q_proj"),
+        (["--base", "llama3"], "presets are mini, smollm2-135m"),
+        (["--rank", "0"], "rank must be a whole number of at least 1, got 0"),
+        (["--base", "[red]"], "'[red]' is no base"),
+    ],
+)
+def test_what_cannot_be_counted_is_named(options, message):
+    said = lorakit_("params", *options, code=1)
+    assert message in said.stderr
+    assert said.stderr.count("\n") == 1
+    assert said.stdout == ""
+
+
+# the rest
+
+
+def test_further_options_of_lab_go_to_jupyterlab(monkeypatch):
+    heard = []
+    monkeypatch.setattr(lorakit.cli, "open_lab", lambda options: heard.append(options) or 3)
+    lorakit_("lab", "--port", 9999, "--no-browser", code=3)
+    assert heard == [["--port", "9999", "--no-browser"]]
+
+
+def test_help_needs_no_drawing_and_no_notebook():
+    heavy = {"matplotlib", "IPython", "ipywidgets", "jupyter_client", "transformers", "peft"}
+    code = (
+        "import sys; from lorakit.cli import app; app(['--help'], standalone_mode=False); "
+        f"print(*sorted({heavy} & sys.modules.keys()), file=sys.stderr)"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0
+    assert process.stderr.split() == []
+    commands = ("finetune", "merge", "generate", "params", "doctor", "lab")
+    assert all(f" {name} " in process.stdout for name in commands)

@@ -1,0 +1,55 @@
+"""What only a GPU can show: half-precision bases, autocast, the allocator's own bytes."""
+
+import dataclasses
+
+import pytest
+import torch
+from weights import assert_same_weights, weights
+
+from lorakit.experiment import finetune
+from lorakit.lora import LoRAConfig, inject, lora_layers
+from lorakit.memory import measure
+from lorakit.merging import merge, unmerge
+from lorakit.model import Llama
+from lorakit.presets import PRESETS
+from lorakit.run import Run
+from lorakit.text import Batches, Encoded
+from lorakit.train import TrainConfig
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_run_on_a_gpu_learns_and_is_measured(tiny_base, tiny_task, method, monkeypatch):
+    monkeypatch.setenv("LORAKIT_DEVICE", "cuda")
+    run = Run(base=tiny_base, task=tiny_task, method=method, rank=4, steps=8, lr=1e-2)
+    result = finetune(run)
+    assert result.after.loss < result.before.loss
+    assert result.memory.gradients == 4 * result.parameters.trainable
+    dtype = {p.dtype for p in result.model.parameters() if not p.requires_grad}
+    assert dtype == (set() if method == "full" else {torch.bfloat16})
+    again = finetune(dataclasses.replace(run))
+    assert again.history.losses == pytest.approx(result.history.losses, rel=1e-2)
+
+
+def test_weights_and_optimizer_are_what_the_allocator_holds():
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    model = Llama(PRESETS["mini"]).cuda()
+    inject(model, LoRAConfig(rank=8))
+    batches = Batches(examples=(Encoded(tuple(range(32)), 0),) * 8, batch_size=4, pad_id=0)
+    held = measure(model, batches, TrainConfig())
+    assert torch.cuda.memory_allocated() - before == pytest.approx(held.weights, rel=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_unmerging_on_a_gpu_restores_every_bit(dtype, perturb):
+    model = Llama(PRESETS["mini"]).to("cuda", dtype)
+    inject(model, LoRAConfig(rank=8))
+    perturb(model)
+    assert all(layer.A.is_cuda for _, layer in lora_layers(model))
+    before = weights(model)
+    for _ in range(10):
+        merge(model)
+        unmerge(model)
+    assert_same_weights(model, before)
