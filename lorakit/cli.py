@@ -1,6 +1,5 @@
-"""`lorakit ...`: what the notebooks do, from a shell.
+"""`lorakit ...`: what the notebooks do, from a shell; results on stdout, all else on stderr.
 
-A command prints its result on stdout, as tables or with --json as JSON, and all else on stderr.
 Drawing and JupyterLab are imported where they are used: `lorakit --help` needs PyTorch, not them.
 """
 
@@ -48,7 +47,7 @@ RATES = ", ".join(f"{lr:g} for {method}" for method, lr in LEARNING_RATES.items(
 
 Base = Annotated[str, typer.Option(help=f'"{SMOLLM2}", a folder, a .gguf file or a model id.')]
 Rank = Annotated[int, typer.Option(help="Rows of A, columns of B.")]
-Targets = Annotated[str, typer.Option(help="Layers to adapt, with commas between them.")]
+Targets = Annotated[str, typer.Option(help="Layers to adapt, such as q_proj,v_proj.")]
 Rate = Annotated[float | None, typer.Option(help="Learning rate.", show_default=RATES)]
 Out = Annotated[Path | None, typer.Option(help="A new folder.", show_default="runs/TASK-METHOD")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -68,9 +67,9 @@ def finetune(
     batch_size: Annotated[int, typer.Option(help="Examples a step.")] = Run.batch_size,
     steps: Annotated[int, typer.Option(help="Updates of the weights.")] = Run.steps,
     heldout: Annotated[int, typer.Option(help="Examples to judge by, at most.")] = Run.heldout,
-    seed: Annotated[int, typer.Option(help="Of the adapter and of the examples' order.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the adapter and the order.")] = Run.seed,
     out: Out = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the stopped run there.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="A stopped run's folder.")] = None,
     as_json: Json = False,
 ) -> None:
     """Fine-tune a base on a task, in full or with LoRA. Ctrl-C stops and keeps a checkpoint."""
@@ -206,7 +205,7 @@ def params(
     if as_json:
         show_json(facts)
     else:
-        show(rows, "method", "parameters trained", "of the base's", "on disk, a variant")
+        show(rows, "method", "parameters trained", "of all", "on disk, a variant")
 
 
 def _shape(base: str) -> ModelConfig:

@@ -5,6 +5,7 @@ path, a command) stays on one line outside of tables, and a table cuts nothing, 
 """
 
 import json
+import os
 import shlex
 import signal
 import threading
@@ -24,6 +25,7 @@ from rich.text import Text
 from lorakit.experiment import Stopped
 from lorakit.run import Progress, Result
 
+STOPPING = b"stopping soon and keeping what is trained; Ctrl-C again breaks off now and loses it\n"
 INTERRUPTED = 130  # the exit code of what Ctrl-C ended
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # says a GPU, says the CPU
 NO_MEMORY = "out of memory: lower --batch-size, or train with --method lora, or on another device"
@@ -93,7 +95,7 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     def interrupt(number: int, frame: Any) -> None:
         asked.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        say("stopping soon and keeping what is trained; Ctrl-C again breaks off now and loses it")
+        os.write(2, STOPPING)  # sys.stderr may be in use: a signal comes at any time
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
@@ -104,7 +106,7 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
 
 def tell_progress() -> Callable[[Progress], None]:
     """A listener that says each stage, and within it every tenth that is done."""
-    stage, told = "", 0
+    stage, told = "", -1
 
     def report(progress: Progress) -> None:
         nonlocal stage, told
@@ -131,17 +133,17 @@ def duration(seconds: float) -> str:
 def save_pictures(result: Result, folder: Path) -> None:
     """Pictures of the loss and of the delta's spectrum, once a step is done."""
     # Drawing takes a second to import.
-    from lorakit.plots import COLORS, Axes, draw_loss, draw_spectrum, save_picture
+    from lorakit.plots import COLORS, draw_loss, draw_spectrum, save_picture
 
     run, losses = result.run, result.history.losses
     if not losses:
         return
-
-    def loss(ax: Axes) -> None:
-        color = COLORS[run.method]
-        draw_loss(ax, losses, total_steps=run.steps, label=run.method, color=color)
-
-    save_picture(folder / "loss.png", loss)
+    save_picture(
+        folder / "loss.png",
+        lambda ax: draw_loss(
+            ax, losses, total_steps=run.steps, label=run.method, color=COLORS[run.method]
+        ),
+    )
     cut = run.rank if run.lora else 8
     save_picture(folder / "spectrum.png", lambda ax: draw_spectrum(ax, result.spectra, cut=cut))
 

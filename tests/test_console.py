@@ -68,12 +68,12 @@ def test_each_stage_is_said_once_as_it_is(capsys):
     assert capsys.readouterr().err == "converting [b]x.gguf\njudging\n"
 
 
-def test_the_first_ctrl_c_asks_and_the_second_breaks_off(capsys):
+def test_the_first_ctrl_c_asks_and_the_second_breaks_off(capfd):
     with pytest.raises(KeyboardInterrupt), stop_on_interrupt() as stop:
         assert not stop()
         press_ctrl_c()
         assert stop()
-        assert "Ctrl-C again breaks off now and loses it" in capsys.readouterr().err
+        assert "Ctrl-C again breaks off now and loses it" in capfd.readouterr().err
         press_ctrl_c()
 
 
@@ -142,10 +142,8 @@ MARKED = "[red]x[/red] [/] :smile: /a/very/long/path/to/somewhere"
 
 
 def test_a_table_shows_a_text_literally(capsys):
-    show([(MARKED, "1,234,567")], "[b]what", "number")
-    shown = capsys.readouterr().out
-    assert f"  {MARKED}   1,234,567" in shown
-    assert "  [b]what   " in shown
+    show([(MARKED, "1,234,567")])
+    assert f"  {MARKED}   1,234,567" in capsys.readouterr().out
 
 
 def test_a_narrow_table_folds_and_cuts_nothing(capsys, monkeypatch):

@@ -4,10 +4,13 @@ import math
 
 import pytest
 import torch
+from live_bytes import LiveBytes
 from weights import assert_same_weights, weights
 
 from lorakit.lora import LoRAConfig, inject, lora_layers
 from lorakit.merging import disabled, merge, merge_and_unload, remove, unmerge
+from lorakit.model import Llama
+from lorakit.presets import PRESETS
 
 CONFIG = LoRAConfig(rank=4, alpha=12.0)
 
@@ -123,3 +126,33 @@ def test_switching_to_eval_merges_nothing(model, perturb):
     model.eval()
     assert_same_weights(model, before)
     assert not any(layer.merged for _, layer in lora_layers(model))
+
+
+# Memory
+
+
+@pytest.fixture
+def adapted_mini(perturb):
+    model = Llama(PRESETS["mini"])
+    inject(model, LoRAConfig(rank=4))
+    perturb(model)
+    return model
+
+
+def test_a_merge_keeps_a_copy_and_no_more(adapted_mini):
+    with LiveBytes(adapted_mini) as live:
+        merge(adapted_mini)
+        merged = live.now
+        unmerge(adapted_mini)
+    assert 1.5 < merged / live.before <= 2
+    assert live.peak <= 2.1 * live.before
+    assert live.now == live.before
+
+
+def test_merging_for_good_needs_one_layer_more_at_a_time(adapted_mini):
+    names = []
+    with LiveBytes(adapted_mini) as live:
+        merge_and_unload(adapted_mini, progress=names.append)
+    assert live.peak <= 1.2 * live.before
+    assert live.now < live.before
+    assert len(names) == 28

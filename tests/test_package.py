@@ -15,8 +15,8 @@ PACKAGE = ROOT / "lorakit"
 # A module imports only from rooms above its own line.
 ROOMS = [
     {"device", "files", "history", "lora", "model", "spectrum"},
-    {"adapter_config", "counts", "generation", "merging", "presets", "text"},
-    {"adapters", "gguf_llama", "hf_folder", "tasks", "train"},
+    {"adapter_config", "counts", "merging", "presets", "text"},
+    {"adapters", "generation", "gguf_llama", "hf_folder", "tasks", "train"},
     {"checkpoint", "memory", "resume", "scoring"},
     {"run"},
     {"experiment"},
