@@ -1,0 +1,65 @@
+"""Notebooks as they are stored: readable without a kernel, comparable, short-celled."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+IGNORED = "# NBVAL_IGNORE_OUTPUT"
+
+pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code(path: Path) -> list:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def test_it_is_stored_with_its_outputs_and_without_errors(path):
+    assert all(cell.execution_count for cell in code(path))
+    outputs = [output for cell in code(path) for output in cell.outputs]
+    assert outputs
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+
+
+def test_it_stores_no_widget_state_and_no_times(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert "widgets" not in notebook.metadata
+    assert not [cell for cell in notebook.cells if "execution" in cell.metadata]
+
+
+def test_every_explorable_has_its_picture_or_is_yet_to_run(path):
+    shown = [
+        output.data
+        for cell in code(path)
+        for output in cell.outputs
+        if "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+    ]
+    with_picture = [data for data in shown if "image/png" in data]
+    assert all(data["text/plain"].startswith("explorable: ") for data in shown)
+    assert len(with_picture) >= len(shown) - 1
+
+
+def test_at_most_15_percent_of_cells_are_not_compared_and_each_of_them_asserts(path):
+    ignored = [cell.source for cell in code(path) if IGNORED in cell.source]
+    assert len(ignored) <= 0.15 * len(code(path))
+    assert all(source.splitlines()[0] == IGNORED for source in ignored)
+    assert all("\nassert " in source for source in ignored)
+
+
+def test_its_cells_are_short_and_know_no_machine(path):
+    for cell in code(path):
+        assert len(cell.source.splitlines()) <= 15
+        assert "/home/" not in cell.source and "/work/" not in cell.source
+
+
+def test_nothing_compared_is_a_time_or_a_trained_number(path):
+    text = "".join(
+        output.get("text", "")
+        for cell in code(path)
+        if IGNORED not in cell.source
+        for output in cell.outputs
+    )
+    assert " s left" not in text
+    assert "seconds" not in text
