@@ -27,7 +27,7 @@ suite: export LORAKIT_TEST = 1
 suite: export OMP_NUM_THREADS = 2
 suite:
 	$(PY) -m pytest tests
-	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 notebooks
+	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 notebooks
 
 clean: ## remove the environment; the next command makes it anew
 	rm -rf .venv

@@ -44,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 RATES = ", ".join(f"{lr:g} for {method}" for method, lr in LEARNING_RATES.items())
-
+ADAPTER = "An adapter's folder, such as runs/orders-lora/adapter."
 Base = Annotated[str, typer.Option(help=f'"{SMOLLM2}", a folder, a .gguf file or a model id.')]
 Rank = Annotated[int, typer.Option(help="Rows of A, columns of B.")]
 Targets = Annotated[str, typer.Option(help="Layers to adapt, such as q_proj,v_proj.")]
@@ -125,7 +125,7 @@ def unused_folder(folder: Path) -> Path:
 @app.command()
 @plain_errors
 def merge(
-    adapter: Annotated[Path, typer.Option(help="An adapter's folder.")],
+    adapter: Annotated[Path, typer.Option(help=ADAPTER)],
     out: Annotated[Path, typer.Option(help="A new folder for the merged model.")],
     base: Base = SMOLLM2,
     as_json: Json = False,
@@ -156,7 +156,7 @@ def merge(
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to ask.")],
     base: Base = SMOLLM2,
-    adapter: Annotated[Path | None, typer.Option(help="An adapter's folder.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help=ADAPTER)] = None,
     max_new_tokens: Annotated[int, typer.Option(help="When to stop at the latest.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Sample from the likeliest share.")] = 1.0,

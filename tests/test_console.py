@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,12 +11,17 @@ import typer
 from lorakit.console import (
     plain_errors,
     show,
+    show_result,
     stop_on_interrupt,
     tell_progress,
     whole_characters,
 )
+from lorakit.counts import Count
 from lorakit.experiment import Stopped
-from lorakit.run import Progress
+from lorakit.history import History
+from lorakit.memory import MemoryBreakdown
+from lorakit.run import Answer, Progress, Result, Run
+from lorakit.scoring import Score
 
 
 def press_ctrl_c() -> None:
@@ -136,6 +142,32 @@ def test_a_text_that_ends_within_a_character_shows_that_it_does():
 
 def test_no_tokens_are_no_text():
     assert "".join(whole_characters([], lambda ids: "never asked")) == ""
+
+
+def test_base_and_tuned_answer_stand_under_their_own_names(capsys):
+    answer = Answer(prompt="what?", expected="that", base="this", tuned="that")
+    result = Result(
+        run=Run(steps=1),
+        device="CPU",
+        model=None,
+        tokenizer=None,
+        parameters=Count(total=10, trainable=1),
+        disk=1000,
+        history=History(notes=["a [note]"]),
+        memory=MemoryBreakdown(weights=40),
+        before=Score(right=0, count=2, loss=3.0),
+        answers=[answer],
+    )
+    show_result(result, Path("out"), as_json=False)
+    shown = capsys.readouterr()
+    lines = [line.strip() for line in shown.out.splitlines()]
+    table = lines.index("expected: that")
+    assert lines[table - 1] == "what?"
+    assert [lines[table + 2].split(), lines[table + 4].split()] == [
+        ["base", "tuned"],
+        ["this", "that"],
+    ]
+    assert "note: a [note]\n" in shown.err
 
 
 MARKED = "[red]x[/red] [/] :smile: /a/very/long/path/to/somewhere"

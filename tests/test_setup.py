@@ -105,7 +105,7 @@ def test_a_second_lab_opens_the_lesson_at_once(machine):
 def test_test_installs_everything_and_checks_everything_on_a_fixed_device(machine):
     assert machine.make("test", LORAKIT_DEVICE="cuda", OMP_NUM_THREADS="64").returncode == 0
     run = ".venv/bin/python -m"
-    notebooks = f"{run} pytest --nbval --nbval-current-env --nbval-cell-timeout=600 notebooks"
+    notebooks = f"{run} pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 notebooks"
     assert machine.done() == [
         *(MAKE_VENV, INSTALL_TEST, INSTALL_MODEL),
         *(f"{run} ruff check .", f"{run} ruff format --check .", f"{run} mypy"),
