@@ -42,6 +42,14 @@ def test_the_scale_of_a_follows_fan_in_whatever_the_rank(rank):
     assert 0.9 / math.sqrt(400) < layer.A.abs().max() <= 1 / math.sqrt(400)
 
 
+def test_a_layer_freezes_the_base_that_it_wraps():
+    base = nn.Linear(6, 5)
+    base(torch.ones(6)).sum().backward()
+    layer = LoRALinear(base, CONFIG)
+    assert {name for name, p in layer.named_parameters() if p.requires_grad} == {"A", "B"}
+    assert base.weight.grad is None
+
+
 @pytest.mark.parametrize("rank", [1, 3, 8])
 @pytest.mark.parametrize("targets", [("q_proj",), ("q_proj", "v_proj"), "all-linear"])
 def test_only_adapters_are_trainable(model, rank, targets):

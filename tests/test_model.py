@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 import torch
+import transformers
 
-from lorakit.model import Llama, ModelConfig, RopeScaling, rotate, rotation
+from lorakit.model import KVCache, Llama, ModelConfig, RopeScaling, rotate, rotation
 
 CASES = {
     "grouped heads, tied": {},
@@ -21,6 +22,13 @@ def test_no_token_sees_the_future(model, tokens):
     torch.testing.assert_close(after[:, :5], before[:, :5])
     assert (after[:, 5:] - before[:, 5:]).abs().amin(dim=(0, 2)).shape == (4,)
     assert all((after[:, i] - before[:, i]).abs().max() > 1e-4 for i in range(5, 9))
+
+
+@pytest.mark.parametrize("pieces", [(1,) * 9, (4, 5), (3, 1, 5)])
+def test_a_sequence_read_in_pieces_gives_the_logits_of_the_whole(model, tokens, pieces):
+    kv = KVCache(model.config, batch=2, capacity=9, dtype=torch.float32, device="cpu")
+    logits = torch.cat([model(piece, kv) for piece in tokens.split(pieces, dim=1)], dim=1)
+    torch.testing.assert_close(logits, model(tokens))
 
 
 def test_rotary_scores_depend_on_distance_alone(model):
@@ -42,7 +50,6 @@ def test_rotations_stay_exact_when_the_weights_are_rounded(model):
 
 @pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
 def test_logits_equal_hugging_face_llama(model, changes):
-    transformers = pytest.importorskip("transformers")
     config = dataclasses.replace(model.config, **changes)
     torch.manual_seed(0)
     ours = Llama(config)

@@ -18,7 +18,10 @@ class Settings(ipywidgets.VBox):
     def __init__(self, run: Run):
         self._run = run
         self.method = ipywidgets.ToggleButtons(
-            options=["lora", "full"], value=run.method, description="method"
+            options=["lora", "full"],
+            value=run.method,
+            description="method",
+            style={"description_width": "90px"},
         )
         self.rank = _slider("rank", RANKS, run.rank)
         self.alpha = _slider("alpha", ALPHAS, run.alpha)
