@@ -176,7 +176,7 @@ def _facts(result: Result) -> dict[str, str]:
         "on disk": decimal(result.disk),
         "memory held in a step": decimal(result.memory.total),
         "steps": f"{len(result.history.steps)} of {result.run.steps}",
-        "training time": duration(result.history.seconds),
+        "training time": f"{result.history.seconds:.0f} s",
     }
 
 

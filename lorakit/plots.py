@@ -1,8 +1,7 @@
 """Every figure of the lab: axes in, nothing out, no numbers made here but shares and medians.
 
-Figures are object-oriented (`matplotlib.figure.Figure`, never pyplot): no global state, nothing to
-close, nothing drawn twice. Sizes are pixels at 100 dpi, letters are made for a projector, and one
-colour stands for one idea in the whole lab. This file knows no widgets.
+Figures are matplotlib's `Figure`, never pyplot: no global state, nothing to close. Sizes are pixels
+at 100 dpi, letters are made for a projector, and one colour stands for one idea in the whole lab.
 """
 
 import io
