@@ -90,7 +90,7 @@ def load_adapter(
         if trained_on != (here := base_fingerprint(layers)):
             raise ValueError(
                 f"{folder} was trained on another base (fingerprint {trained_on[:8]}, this model's "
-                f"is {here[:8]}): load that base, or pass allow_other_base=True"
+                f"is {here[:8]}): load that base, or in Python pass allow_other_base=True"
             )
     if not lora_layers(model):
         inject(model, config)

@@ -57,6 +57,7 @@ def finetune(
     Raises ValueError before anything is loaded for a bad task or a folder in use, Diverged if
     training blows up, and Stopped if there was no first step.
     """
+    load_task(run.task)  # a bad line is refused before a folder is made
     folder = None if out is None else _claim(Path(out))
     return _experiment(run, folder, None, _Ears(report, stop))
 
@@ -77,7 +78,12 @@ def _experiment(
 ) -> Result:
     task, device = load_task(run.task), pick_device()
     ears.report(Progress(stage="loading the base"))
-    model, tokenizer = load_base(run.base, dtype=run.dtype(device.type), device=device)
+    model, tokenizer = load_base(
+        run.base,
+        dtype=run.dtype(device.type),
+        device=device,
+        progress=lambda sentence: ears.report(Progress(stage=sentence)),
+    )
     batches = encode_batches(tokenizer, task.train, batch_size=run.batch_size, seed=run.seed)
     heldout = [encode_example(tokenizer, example) for example in task.heldout[: run.heldout]]
     asked = task.heldout[: run.answers]

@@ -28,12 +28,23 @@ def replacing(path: Path | str) -> Iterator[Path]:
     fresh, old = room / path.name, _aside(path)
     try:
         yield fresh
+        _open_to_others(fresh, room)
         if path.is_dir():
             os.rename(path, old)
         os.replace(fresh, path)
     finally:
         shutil.rmtree(room, ignore_errors=True)
         settle(path)
+
+
+def _open_to_others(fresh: Path, room: Path) -> None:
+    """Give every file the rights that a new file has here: some libraries write for one's eyes."""
+    probe = room / ".rights"
+    probe.touch()
+    rights = probe.stat().st_mode
+    for file in [fresh, *fresh.rglob("*")]:
+        if file.is_file():
+            file.chmod(rights)
 
 
 def settle(path: Path | str) -> None:

@@ -111,7 +111,10 @@ class Tokenizer:
         beside = folder / "chat_template.jinja"
         if beside.exists():
             template = beside.read_text(encoding="utf-8")
-        tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        try:
+            tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # the library raises nothing more specific
+            raise ValueError(f"{folder / 'tokenizer.json'} is not readable: {error}") from error
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return cls(tokenizer, chat_template=template, **names)

@@ -151,7 +151,8 @@ def test_a_bad_line_is_refused_before_anything_is_loaded(run, tmp_path):
     path.write_text('{"prompt": "a"}\n')
     missing = dataclasses.replace(run, base="no/such base", task=str(path))
     with pytest.raises(ValueError, match="line 1"):
-        finetune(missing)
+        finetune(missing, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_example_too_long_for_the_model_is_refused_by_number(run, tmp_path):

@@ -50,6 +50,16 @@ def test_an_error_leaves_the_old_folder(tmp_path):
     assert listing(tmp_path) == ["run", "run/kept.txt"]
 
 
+def test_others_may_read_what_a_library_wrote_for_one_alone(tmp_path):
+    plain = tmp_path / "plain.txt"
+    plain.write_text("as usual")
+    with replacing(tmp_path / "run") as fresh:
+        fresh.mkdir()
+        (fresh / "secret.bin").write_bytes(b"")
+        (fresh / "secret.bin").chmod(0o600)
+    assert (tmp_path / "run" / "secret.bin").stat().st_mode == plain.stat().st_mode
+
+
 def test_an_exchange_cut_in_two_brings_the_old_folder_back(tmp_path):
     aside = tmp_path / ".run.old"
     aside.mkdir()

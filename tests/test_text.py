@@ -133,6 +133,13 @@ def test_missing_tokenizer_files_are_named(tokenizer, tmp_path):
         Tokenizer.load(tmp_path)
 
 
+def test_a_damaged_tokenizer_file_is_named(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    (tmp_path / "tokenizer.json").write_text('{"version": ')
+    with pytest.raises(ValueError, match=r"tokenizer\.json is not readable"):
+        Tokenizer.load(tmp_path)
+
+
 def test_a_special_token_outside_the_vocabulary_is_refused(tokenizer):
     with pytest.raises(ValueError, match="eos_token '<eos>' is not in"):
         Tokenizer(tokenizer.tokenizer, eos_token="<eos>")
