@@ -3,7 +3,7 @@
 
 PY = .venv/bin/python
 
-.PHONY: help lab test suite clean
+.PHONY: help lab test suite notebooks clean
 
 help: ## show these lines
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,12 @@ suite: export OMP_NUM_THREADS = 2
 suite:
 	$(PY) -m pytest tests
 	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 notebooks
+
+notebooks: ## run every notebook and store its outputs
+	@sh bootstrap.sh test
+	LORAKIT_DEVICE=cpu OMP_NUM_THREADS=2 $(PY) -m jupyter nbconvert --to notebook --execute --inplace \
+		--ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.record_timing=False \
+		notebooks/*.ipynb
 
 clean: ## remove the environment; the next command makes it anew
 	rm -rf .venv

@@ -2,7 +2,8 @@
 
     python benchmarks/orders.py data/results/orders.jsonl --seeds 0 1 2 3
 
-Every row holds the run, its scores and bytes, the device, the versions and the date.
+Every row holds the run, its scores and bytes, the device, the versions and the date. `seconds` are
+those of the steps, with the counting of their memory.
 """
 
 import argparse
@@ -43,6 +44,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--steps", type=int, default=40)
     options = parser.parse_args()
+    if options.out.exists():
+        parser.error(f"{options.out} is there already, and measured rows are not written over")
     run = Run(base=options.base, steps=options.steps, answers=0)
     runs = [replace(run, method="full")]
     runs += [replace(run, rank=rank) for rank in (1, 2, 8, 32)]

@@ -144,7 +144,7 @@ def save_pictures(result: Result, folder: Path) -> None:
             ax, losses, total_steps=run.steps, label=run.method, color=COLORS[run.method]
         ),
     )
-    cut = run.rank if run.lora else 8
+    cut = max(1, run.rank // 4) if run.lora else 8  # at a LoRA's own rank all is in, always
     save_picture(folder / "spectrum.png", lambda ax: draw_spectrum(ax, result.spectra, cut=cut))
 
 
@@ -174,7 +174,7 @@ def _facts(result: Result) -> dict[str, str]:
         "loss after": f"{after.loss:.3g}" if after else "not judged",
         "parameters trained": f"{trained.trainable:,} ({trained.percent:.3g}%)",
         "on disk": decimal(result.disk),
-        "memory held in a step": decimal(result.memory.total),
+        "memory held at once": decimal(result.memory.total),
         "steps": f"{len(result.history.steps)} of {result.run.steps}",
         "training time": f"{result.history.seconds:.0f} s",
     }

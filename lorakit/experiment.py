@@ -28,8 +28,8 @@ from lorakit.run import Answer, Progress, Result, Run, disk_bytes, stopped_run
 from lorakit.scoring import Score, score
 from lorakit.spectrum import Spectrum, singular_values, singular_values_of_product
 from lorakit.tasks import load_task
-from lorakit.text import Encoded, Example, Tokenizer, encode_batches, encode_example
-from lorakit.train import Training
+from lorakit.text import Encoded, Example, Tokenizer, check_lengths, encode_batches, encode_example
+from lorakit.train import Diverged, Training
 
 
 class Stopped(Exception):
@@ -84,10 +84,12 @@ def _experiment(
         device=device,
         progress=lambda sentence: ears.report(Progress(stage=sentence)),
     )
+    if run.lora is not None:
+        target_layers(model, run.lora.targets)  # a wrong name is refused before the base is judged
     batches = encode_batches(tokenizer, task.train, batch_size=run.batch_size, seed=run.seed)
     heldout = [encode_example(tokenizer, example) for example in task.heldout[: run.heldout]]
     asked = task.heldout[: run.answers]
-    _check_lengths(model, [*batches.examples, *heldout])
+    check_lengths([*batches.examples, *heldout], model.config.max_position_embeddings)
     if known is None:
         before = _judge(model, heldout, tokenizer, "judging the base", ears)
         said = _ask(model, asked, tokenizer, "asking the base", ears)
@@ -105,7 +107,12 @@ def _experiment(
     training = Training(model, batches, run.train_config(device.type))
     if folder is not None and (folder / "checkpoint").exists():
         load_checkpoint(training, folder / "checkpoint")
-    memory = _train(training, ears)
+    try:
+        memory = _train(training, ears)
+    except Diverged:
+        if folder is not None:
+            write_json(folder / "history.json", training.history.to_json())
+        raise
     result = Result(
         run=run,
         device=describe(device),
@@ -118,17 +125,19 @@ def _experiment(
         before=known[0],
         answers=known[1],
     )
+    if folder is not None:  # at once: what training made outlives an error in what follows
+        ears.report(Progress(stage="saving"))
+        _save(result, training, folder)
     if training.position == run.steps:
         result.after = _judge(model, heldout, tokenizer, "judging the tuned model", ears)
         said = _ask(model, asked, tokenizer, "asking the tuned model", ears)
         result.answers[: len(said)] = [
             replace(answer, tuned=s) for answer, s in zip(result.answers, said, strict=False)
         ]
+        if folder is not None:
+            write_json(folder / "result.json", result.to_json())
     ears.report(Progress(stage="measuring the delta"))
     result.spectra = spectra(model, run.base)
-    if folder is not None:
-        ears.report(Progress(stage="saving"))
-        _save(result, training, folder)
     return result
 
 
@@ -210,16 +219,6 @@ def spectra(model: Llama, base: str) -> list[Spectrum]:
         )
         for name, layer in target_layers(model, ALL_LINEAR).items()
     ]
-
-
-def _check_lengths(model: Llama, examples: Sequence[Encoded]) -> None:
-    limit = model.config.max_position_embeddings
-    for number, example in enumerate(examples, start=1):
-        if len(example.tokens) > limit:
-            raise ValueError(
-                f"example {number} has {len(example.tokens)} tokens, the model reads at most "
-                f"{limit}: shorten it"
-            )
 
 
 def _claim(folder: Path) -> Path:

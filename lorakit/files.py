@@ -19,11 +19,11 @@ def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path; the file or folder made there takes `path`'s place on success.
 
     After an error inside the block `path` is as it was. A folder that stood at `path` is moved
-    aside first, as `.NAME.old`, which `settle` brings back should the exchange be cut in two.
+    aside first, and `settle` brings it back should the exchange be cut in two.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    settle(path)
+    _clear(path)
     room = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     fresh, old = room / path.name, _aside(path)
     try:
@@ -34,7 +34,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         os.replace(fresh, path)
     finally:
         shutil.rmtree(room, ignore_errors=True)
-        settle(path)
+        _clear(path)
 
 
 def _open_to_others(fresh: Path, room: Path) -> None:
@@ -48,19 +48,19 @@ def _open_to_others(fresh: Path, room: Path) -> None:
 
 
 def settle(path: Path | str) -> None:
-    """Finish an exchange of folders that was cut in two: the old one returns, or is cleared."""
+    """Before reading a folder: if its exchange was cut in two, the old one returns."""
     path = Path(path)
-    old = _aside(path)
-    if not old.exists():
-        return
-    if path.exists():
-        shutil.rmtree(old)
-    else:
-        os.rename(old, path)
+    if _aside(path).exists() and not path.exists():
+        os.rename(_aside(path), path)
+
+
+def _clear(path: Path) -> None:
+    settle(path)
+    shutil.rmtree(_aside(path), ignore_errors=True)
 
 
 def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.old")
+    return path.with_name(f".{path.name}.lorakit-old")
 
 
 def write_json(path: Path | str, value: Any) -> None:

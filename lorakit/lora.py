@@ -176,12 +176,15 @@ def inject(
 ) -> list[str]:
     """Freeze `model`, give every targeted linear layer an adapter, and return the layers' paths.
 
-    The same call again changes nothing. Raises ValueError, the model untouched, if it carries
+    The same call again changes no value. Raises ValueError, the model untouched, if it carries
     adapters of another config or a target matches nothing. `generator` draws the A matrices.
     """
     if present := lora_layers(model):
         other = next((layer.config for _, layer in present if layer.config != config), None)
         if other is None:
+            adapters = {id(p) for _, layer in present for p in (layer.A, layer.B)}
+            for p in model.parameters():
+                p.requires_grad_(id(p) in adapters)
             return [name for name, _ in present]
         raise ValueError(
             f"model already has {len(present)} adapters of {other}, asked for {config}: "

@@ -3,7 +3,8 @@
     weights        every parameter and buffer, tied ones once
     gradients      held between backward and the optimizer
     optimizer      AdamW's two moments of whatever trains
-    activations    what forward keeps for backward, weights left out
+    activations    what forward keeps for backward, weights left out; under autocast the weights'
+                   rounded copies are among them
 
 Both run the step of `train.py`; the estimate runs it on tensors that have shapes and no memory.
 """
@@ -26,7 +27,7 @@ from lorakit.train import TrainConfig, make_optimizer, step
 
 @dataclass(frozen=True)
 class MemoryBreakdown:
-    """Bytes held by tensors, by purpose."""
+    """Bytes held by tensors, by purpose: of each part, the most that the step held."""
 
     weights: int = 0
     gradients: int = 0
@@ -35,7 +36,11 @@ class MemoryBreakdown:
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
+        """Held at once, at the end of forward or of backward, whichever is more.
+
+        Activations go as gradients come. What lives only within a phase comes on top.
+        """
+        return self.weights + self.optimizer + max(self.gradients, self.activations)
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:

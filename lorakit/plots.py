@@ -100,7 +100,7 @@ def draw_spectrum(
     who = f"median of {len(spectra)} layers" if len(spectra) > 1 else spectra[0].layer
     marker = "o" if len(middle) <= 64 else ""
     _curve(ax, middle, concept, linewidth=3, label=who, marker=marker)
-    _curve(ax, chance, "random", linewidth=2, label="random, same norm", linestyle="--")
+    _curve(ax, chance, "random", linewidth=2, label="random, same norm and rank", linestyle="--")
     ax.set_xscale("log", base=2)
     ax.set_xlim(0.9, 1.1 * max(len(chance), *(len(spectrum.values) for spectrum in spectra)))
     ax.xaxis.set_major_locator(LogLocator(base=2, numticks=20))
@@ -146,6 +146,7 @@ def draw_memory(ax: Axes, runs: Mapping[str, Any]) -> None:
     """One stacked bar a run, in MB (10^6 bytes), or in GB where MB would be long numbers.
 
     A run is anything with the bytes of each of `PARTS` as attributes. The title is the caller's.
+    No total: gradients and activations are not at their largest at the same time.
     """
     largest = max(sum(getattr(run, part) for part in PARTS) for run in runs.values())
     unit, unit_name = (10**9, "GB") if largest >= 10**10 else (10**6, "MB")
@@ -158,8 +159,6 @@ def draw_memory(ax: Axes, runs: Mapping[str, Any]) -> None:
         texts = [f"{w:,.4g}" if pixels * w > 54 else "" for w in widths]
         ax.bar_label(bars, texts, label_type="center", color=_ink(color), fontsize=SMALL)
         left += widths
-    totals = [f"{total:,.4g}" for total in left]
-    ax.bar_label(bars, totals, padding=6, fontsize=SMALL, weight="bold")
     ax.set_xlim(0, limit)
     ax.invert_yaxis()
     below = ax.transAxes + ScaledTranslation(0, -0.55, ax.figure.dpi_scale_trans)

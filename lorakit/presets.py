@@ -1,4 +1,4 @@
-"""Shapes people know: two that the lab trains, and four Llamas to count."""
+"""Shapes people know: a mini model, the lab's real one, and four larger ones to count."""
 
 from lorakit.model import ModelConfig, RopeScaling
 

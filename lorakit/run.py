@@ -8,7 +8,7 @@ import torch
 
 from lorakit.adapters import adapter_bytes
 from lorakit.counts import Count, count
-from lorakit.files import read_json
+from lorakit.files import read_json, settle
 from lorakit.history import History
 from lorakit.lora import ALL_LINEAR, LoRAConfig
 from lorakit.memory import MemoryBreakdown
@@ -138,6 +138,7 @@ def stopped_run(folder: Path | str) -> tuple[Run, Score, list[Answer]]:
     Raises ValueError if there is nothing to resume.
     """
     folder = Path(folder)
+    settle(folder / "checkpoint")
     if not (folder / "checkpoint").is_dir() or not (folder / "result.json").is_file():
         raise ValueError(f"{folder} holds no stopped run: there is no checkpoint to resume")
     saved = read_json(folder / "result.json")

@@ -54,18 +54,26 @@ def singular_values(delta: Tensor) -> Tensor:
     return torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().flip(-1)
 
 
-def random_values(shape: tuple[int, int], norm: float, seed: int = 0) -> Tensor:
+def random_values(
+    shape: tuple[int, int], norm: float, seed: int = 0, *, rank: int | None = None
+) -> Tensor:
     """The singular values of a Gaussian matrix (out, in) scaled to Frobenius norm `norm`.
 
-    They do the duty of a control group: a spectrum is special as far as it differs from these.
+    With `rank`, of a product of two Gaussian factors of that rank. They do the duty of a control
+    group: a spectrum is special as far as it differs from these.
     """
-    return norm * _unit_random_values(*shape, seed)
+    return norm * _unit_random_values(*shape, seed, rank)
 
 
 @lru_cache(maxsize=256)
-def _unit_random_values(out_features: int, in_features: int, seed: int) -> Tensor:
+def _unit_random_values(out_features: int, in_features: int, seed: int, rank: int | None) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    values = singular_values(torch.randn(out_features, in_features, generator=generator))
+    if rank is None:
+        values = singular_values(torch.randn(out_features, in_features, generator=generator))
+    else:
+        B = torch.randn(out_features, rank, generator=generator)
+        A = torch.randn(rank, in_features, generator=generator)
+        values = singular_values_of_product(B, A)
     return values / values.norm()
 
 
@@ -123,8 +131,9 @@ class Spectrum:
 
     @property
     def random(self) -> tuple[float, ...]:
-        """What a random matrix of this shape and norm has."""
-        return tuple(random_values(self.shape, self.norm).tolist())
+        """What a random matrix of this shape, norm and rank has: that much is so by chance."""
+        rank = len(self.values) if len(self.values) < min(self.shape) else None
+        return tuple(random_values(self.shape, self.norm, rank=rank).tolist())
 
     def energy(self, k: int) -> float:
         return energy(self.values, k)

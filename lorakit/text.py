@@ -155,6 +155,16 @@ def encode_example(tokenizer: Tokenizer, example: Example) -> Encoded:
     return Encoded(tuple(prompt + response), len(prompt))
 
 
+def check_lengths(examples: Iterable[Encoded], limit: int) -> None:
+    """Raise ValueError for an example, counted from 1, of more than `limit` tokens."""
+    for number, example in enumerate(examples, start=1):
+        if len(example.tokens) > limit:
+            raise ValueError(
+                f"example {number} has {len(example.tokens)} tokens, the model reads at most "
+                f"{limit}: shorten it"
+            )
+
+
 def collate(examples: Iterable[Encoded], pad_id: int) -> tuple[Tensor, Tensor]:
     """Tokens and labels, both (batch, longest), padded on the right.
 

@@ -285,7 +285,7 @@ def test_an_error_while_writing_leaves_the_earlier_adapter(adapted, folder, monk
 
 
 def test_an_exchange_cut_in_two_is_finished_before_loading(model, folder):
-    folder.rename(folder.with_name(".adapter.old"))
+    folder.rename(folder.with_name(".adapter.lorakit-old"))
     assert load_adapter(model, folder).rank == CONFIG.rank
 
 

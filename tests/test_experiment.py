@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lorakit import experiment
 from lorakit.adapters import load_adapter
 from lorakit.checkpoint import load_base
 from lorakit.experiment import Stopped, finetune, resume_run, spectra
@@ -155,6 +156,31 @@ def test_a_bad_line_is_refused_before_anything_is_loaded(run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_wrong_target_is_refused_before_the_base_is_judged(run):
+    heard = []
+    with pytest.raises(ValueError, match="'q_porj' matches no linear layer"):
+        finetune(dataclasses.replace(run, targets=("q_porj",)), report=heard.append)
+    assert "judging the base" not in {progress.stage for progress in heard}
+
+
+def test_an_error_after_training_leaves_what_was_trained(either, tmp_path, monkeypatch):
+    def broken(*args):
+        raise MemoryError
+
+    monkeypatch.setattr(experiment, "spectra", broken)
+    with pytest.raises(MemoryError):
+        finetune(either, out=tmp_path / "out")
+    assert (tmp_path / "out" / ("model" if either.method == "full" else "adapter")).is_dir()
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["after"]
+
+
+def test_a_checkpoint_whose_exchange_was_cut_in_two_resumes(run, tmp_path):
+    folder = tmp_path / "out"
+    finetune(run, out=folder, **stop_after(3))
+    (folder / "checkpoint").rename(folder / ".checkpoint.lorakit-old")
+    assert len(resume_run(folder).history.steps) == 6
+
+
 def test_an_example_too_long_for_the_model_is_refused_by_number(run, tmp_path):
     path = tmp_path / "long.jsonl"
     lines = [
@@ -167,9 +193,11 @@ def test_an_example_too_long_for_the_model_is_refused_by_number(run, tmp_path):
         finetune(dataclasses.replace(run, task=str(path)))
 
 
-def test_a_run_that_diverges_names_step_and_rate(run):
+def test_a_run_that_diverges_names_step_and_rate_and_keeps_its_history(run, tmp_path):
+    bad = dataclasses.replace(run, method="full", lr=1e30, steps=20)
     with pytest.raises(Diverged, match=r"at step \d+ with learning rate"):
-        finetune(dataclasses.replace(run, method="full", lr=1e30, steps=20))
+        finetune(bad, out=tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "history.json").read_text())["steps"]
 
 
 def test_resuming_what_was_never_stopped_is_refused(run, tmp_path):

@@ -61,11 +61,21 @@ def test_others_may_read_what_a_library_wrote_for_one_alone(tmp_path):
 
 
 def test_an_exchange_cut_in_two_brings_the_old_folder_back(tmp_path):
-    aside = tmp_path / ".run.old"
+    aside = tmp_path / ".run.lorakit-old"
     aside.mkdir()
     (aside / "kept.txt").write_text("old")
     settle(tmp_path / "run")
     assert listing(tmp_path) == ["run", "run/kept.txt"]
+
+
+def test_reading_clears_nothing_away_and_writing_clears_its_own_leftovers(tmp_path):
+    for name in ("run", ".run.lorakit-old", ".run.old"):
+        (tmp_path / name).mkdir()
+    settle(tmp_path / "run")
+    assert listing(tmp_path) == [".run.lorakit-old", ".run.old", "run"]
+    with replacing(tmp_path / "run") as fresh:
+        fresh.mkdir()
+    assert listing(tmp_path) == [".run.old", "run"]
 
 
 def test_json_goes_there_and_back_and_refuses_what_json_cannot_hold(tmp_path):

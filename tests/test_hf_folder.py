@@ -390,5 +390,5 @@ def test_an_error_while_saving_leaves_the_earlier_save(folder, model, tokenizer,
 
 
 def test_a_save_that_was_cut_between_two_renames_is_found_again(folder, model):
-    folder.rename(folder.with_name(f".{folder.name}.old"))
+    folder.rename(folder.with_name(f".{folder.name}.lorakit-old"))
     assert_same_weights(load_folder(folder)[0], weights(model))

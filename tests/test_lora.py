@@ -178,6 +178,14 @@ def test_injecting_the_same_again_is_quiet_and_another_config_is_refused(model, 
     assert_same_weights(model, before)
 
 
+def test_injecting_again_freezes_a_base_that_was_let_loose(model):
+    names = inject(model, CONFIG)
+    unfreeze(model)
+    inject(model, CONFIG)
+    expected = {f"{name}.{key}" for name in names for key in "AB"}
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == expected
+
+
 def test_a_generator_makes_the_adapter_repeatable(model):
     twin = copy.deepcopy(model)
     inject(model, CONFIG, generator=torch.Generator().manual_seed(3))

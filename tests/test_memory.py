@@ -1,14 +1,17 @@
 """Bytes by purpose: the dry run says what the real step holds, and each part is what it claims."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
+from live_bytes import LiveBytes
 from weights import assert_same_weights, weights
 
 from lorakit.lora import LoRAConfig, freeze, inject, trainable
 from lorakit.memory import MemoryBreakdown, estimate, measure, quick_estimate
 from lorakit.presets import PRESETS
 from lorakit.text import Batches, Encoded
-from lorakit.train import TrainConfig
+from lorakit.train import TrainConfig, make_optimizer, step
 
 LENGTH = 24
 LORA = LoRAConfig(rank=4)
@@ -90,7 +93,35 @@ def test_measuring_changes_no_weight(model):
 
 def test_a_breakdown_adds_up():
     held = MemoryBreakdown(weights=1, gradients=20, optimizer=300, activations=4000)
-    assert held.total == 4321
+    assert held.total == 4301
+    assert MemoryBreakdown(weights=1, gradients=500, activations=40).total == 501
+
+
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_every_part_is_what_independent_bookkeeping_finds(model, lora):
+    if lora:
+        inject(model, lora)
+    config = TrainConfig(lr=0.0)
+    stream = batches(3)
+    expected = measure(model, stream, config)
+    optimizer = make_optimizer(model, config)
+    step(model, optimizer, [stream.batch(0)], config)  # the optimizer's state is there from now on
+    state = size(v for s in optimizer.state.values() for v in s.values())
+    ends = {}
+
+    with LiveBytes(model) as live:
+
+        @contextmanager
+        def phase(name):
+            yield
+            ends[name] = live.now - live.before
+
+        step(model, optimizer, [stream.batch(0)], config, phase=phase)
+    assert expected.weights == live.before
+    assert expected.optimizer == state
+    # The step's own tokens and labels are in one count and not in the other.
+    assert ends["forward"] == pytest.approx(expected.activations, rel=0.01)
+    assert ends["backward"] == pytest.approx(expected.gradients, rel=0.03, abs=1500)
 
 
 @pytest.mark.parametrize("lora", [None, LoRAConfig(rank=1), LoRAConfig(rank=24)])

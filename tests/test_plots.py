@@ -305,9 +305,9 @@ def test_the_first_run_is_on_top(ax):
     assert [t.get_text() for t in ax.get_yticklabels()] == ["full", "LoRA"]
 
 
-def test_a_bar_tells_its_total_and_the_parts_that_have_room(ax):
+def test_a_bar_tells_the_parts_that_have_room(ax):
     memory(ax)
-    assert {"3,152", "1,577", "538", "1,076", "548"} <= set(texts(ax))
+    assert {"538", "1,076", "548"} <= set(texts(ax))
     assert not {"9.8", "19.6"} & set(texts(ax))
 
 
@@ -315,7 +315,7 @@ def test_large_memory_is_told_in_gigabytes(ax):
     parts = {"weights": 32 * 10**9, "gradients": 0, "optimizer": 0, "activations": 10**9}
     draw_memory(ax, {"full": SimpleNamespace(**parts)})
     assert ax.get_xlabel() == "memory in GB"
-    assert {"32", "33"} <= set(texts(ax))
+    assert "32" in texts(ax)
 
 
 # Matrices and parameters

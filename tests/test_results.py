@@ -28,6 +28,7 @@ def between(values: list[float]) -> str:
     [
         ("full fine-tuning", "full", 8),
         ("LoRA, rank 1", "lora", 1),
+        ("LoRA, rank 2", "lora", 2),
         ("LoRA, rank 8", "lora", 8),
         ("LoRA, rank 32", "lora", 32),
     ],
@@ -40,6 +41,11 @@ def test_the_readmes_scores_are_the_rows(line, method, rank):
     )
     assert between(scores(method, rank)) in row
     assert len(scores(method, rank)) == 4
+
+
+def test_the_readme_leaves_no_measured_kind_of_run_out():
+    kinds = {(row["run"]["method"], row["run"]["rank"]) for row in ROWS}
+    assert kinds == {("full", 8), *(("lora", rank) for rank in (1, 2, 8, 32))}
 
 
 def test_every_row_says_how_it_was_made():

@@ -194,8 +194,18 @@ def test_a_spectrum_knows_its_norm_its_energy_and_its_baseline():
     spectrum = Spectrum(layer="layers.0.q_proj", shape=(24, 40), values=(4.0, 3.0))
     assert spectrum.norm == 5.0
     assert spectrum.energy(1) == pytest.approx(16 / 25)
-    assert len(spectrum.random) == 24
-    assert spectrum.random == tuple(random_values((24, 40), 5.0).tolist())
+    assert len(spectrum.random) == 2
+    assert math.hypot(*spectrum.random) == pytest.approx(5.0)
+
+
+def test_the_baseline_has_the_rank_of_what_it_stands_beside():
+    low = Spectrum(layer="layers.0.q_proj", shape=(576, 1536), values=(9.0, *[1.0] * 7))
+    assert 0.25 < energy(low.random, 2) < 0.4 < 0.9 < low.energy(2)
+    B, A = draw(576, 8), draw(8, 1536)
+    product = singular_values_of_product(B, A)
+    assert energy(low.random, 2) == pytest.approx(energy(product, 2), abs=0.05)
+    whole = Spectrum(layer="layers.0.q_proj", shape=(24, 40), values=tuple([1.0] * 24))
+    assert whole.random == tuple(random_values((24, 40), whole.norm).tolist())
 
 
 @pytest.mark.parametrize(

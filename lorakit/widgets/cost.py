@@ -80,7 +80,8 @@ class CostExplorer(Explorable):
             draw_memory(ax, {"full": full.memory, f"lora, rank {run.rank}": lora.memory})
             ax.set_title(f"estimated for a batch of {run.batch_size} x {self.length} tokens")
         self.memory.text = (
-            f"LoRA holds {lora.memory.total / full.memory.total:.0%} of full fine-tuning's memory: "
-            f"its gradients and optimizer state shrink to {lora.parameters.percent:.2g}%, its "
-            f"activations only to {lora.memory.activations / full.memory.activations:.0%}."
+            f"LoRA's gradients and optimizer state are {lora.parameters.percent:.2g}% of full "
+            "fine-tuning's, its activations "
+            f"{lora.memory.activations / full.memory.activations:.0%}. At once, at the end of "
+            f"forward or backward: {lora.memory.total / full.memory.total:.0%}."
         )

@@ -41,14 +41,14 @@ class FinetuneExplorer(Explorable):
         )
         self.result: Result | None = None
         self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread()
         self._drawn = 0.0
         self.start.on_click(self._on_start)
         self.stop.on_click(lambda button: self._stopping.set())
 
     @property
     def running(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
+        return self._thread.is_alive()
 
     @shown
     def _on_start(self, button) -> None:
@@ -58,8 +58,12 @@ class FinetuneExplorer(Explorable):
     def train(self, *, wait: bool = False) -> Result | None:
         """Start the run that the settings stand for; with `wait`, do it here and return its result.
 
-        Raises RuntimeError while another run is alive, and with `wait` what the run raises.
+        With `wait` a run that is alive already is waited for instead; without, it makes this raise
+        RuntimeError. With `wait` what the run raises is raised here.
         """
+        if self.running and wait:
+            self._thread.join()
+            return self.result
         if self.running:
             raise RuntimeError("a run is alive: press Stop, or wait for its end")
         run = self.settings.run
@@ -121,7 +125,8 @@ class FinetuneExplorer(Explorable):
             with self.memory.drawing() as ax:
                 draw_memory(ax, {run.method: progress.memory})
                 ax.set_title(f"measured in step {len(progress.losses)}")
-            self.memory.text = f"{progress.memory.total / 1e6:,.0f} MB held by tensors"
+            held = f"{progress.memory.total / 1e6:,.0f} MB"
+            self.memory.text = f"{held} held at once, at the end of forward or backward"
 
     def _finish(self, result: Result) -> None:
         self.result = result

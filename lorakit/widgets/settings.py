@@ -34,9 +34,11 @@ class Settings(ipywidgets.VBox):
     @property
     def run(self) -> Run:
         """The run that the controls stand for."""
+        method = self.method.value
         return replace(
             self._run,
-            method=self.method.value,
+            method=method,
+            lr=self._run.lr if method == self._run.method else None,  # a rate is its method's own
             rank=self.rank.value,
             alpha=float(self.alpha.value),
             batch_size=self.batch_size.value,
@@ -53,8 +55,8 @@ class Settings(ipywidgets.VBox):
 
 def _slider(name: str, options: tuple[int, ...], value: float) -> ipywidgets.SelectionSlider:
     return ipywidgets.SelectionSlider(
-        options=sorted({*options, int(value)}),
-        value=int(value),
+        options=[(f"{option:g}", option) for option in sorted({*options, value})],
+        value=value,
         description=name,
         layout=ipywidgets.Layout(width="420px"),
         style={"description_width": "90px"},

@@ -44,5 +44,5 @@ class SpectrumExplorer(Explorable):
         chance = median(energy(spectrum.random, cut) for spectrum in self.spectra)
         self.values.text = (
             f"the first {cut} singular values of a layer hold {share:.0%} of its delta's energy, "
-            f"those of a random matrix of the same shape {chance:.0%}"
+            f"those of a random matrix of the same shape and rank {chance:.0%}"
         )

@@ -77,6 +77,16 @@ def test_the_cell_returns_at_once_stop_stops_and_a_second_run_is_refused(explore
     assert not explorer.start.disabled and explorer.stop.disabled
 
 
+def test_a_cell_that_waits_takes_the_run_that_is_alive(explorer, monkeypatch):
+    gate = hold_steps(monkeypatch)
+    explorer.train()
+    eventually(lambda: "training: 1 of 6" in explorer.line.value)
+    gate.set()
+    result = explorer.train(wait=True)
+    assert result is explorer.result
+    assert len(result.history.steps) == 6
+
+
 def test_after_a_stop_another_run_goes_to_its_end(explorer, monkeypatch):
     gate = hold_steps(monkeypatch)
     gate.set()

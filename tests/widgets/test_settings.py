@@ -10,8 +10,18 @@ from lorakit.widgets.settings import Settings
 RUN = Run(task="mine.jsonl", steps=7, rank=8, alpha=16, batch_size=4)
 
 
-def test_untouched_sliders_leave_the_run_as_it_was():
-    assert Settings(RUN).run == RUN
+@pytest.mark.parametrize("change", [{}, {"alpha": 0.5}, {"alpha": 2.5}, {"lr": 3e-4}, {"rank": 12}])
+def test_untouched_sliders_leave_the_run_as_it_was(change):
+    run = dataclasses.replace(RUN, **change)
+    assert Settings(run).run == run
+
+
+def test_a_learning_rate_stays_with_its_method():
+    settings = Settings(dataclasses.replace(RUN, lr=1e-4))
+    settings.method.value = "full"
+    assert settings.run.lr is None
+    settings.method.value = "lora"
+    assert settings.run.lr == 1e-4
 
 
 @pytest.mark.parametrize(
@@ -31,7 +41,3 @@ def test_rank_and_alpha_rest_while_everything_trains():
     assert settings.rank.disabled and settings.alpha.disabled
     settings.method.value = "lora"
     assert not settings.rank.disabled and not settings.alpha.disabled
-
-
-def test_a_rank_between_the_slider_stops_gets_a_stop_of_its_own():
-    assert Settings(dataclasses.replace(RUN, rank=12)).run.rank == 12
