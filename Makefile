@@ -6,7 +6,7 @@ PY = .venv/bin/python
 .PHONY: help lab test suite notebooks clean
 
 help: ## show these lines
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "PYTHON=python3.12 after lab or test chooses the Python of a new .venv"
 
 lab: ## open the lesson in JupyterLab
