@@ -1,5 +1,6 @@
 """Notebooks as they are stored: readable without a kernel, comparable, short-celled."""
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -51,7 +52,7 @@ def test_at_most_15_percent_of_cells_are_not_compared_and_each_of_them_asserts(p
 def test_its_cells_are_short_and_know_no_machine(path):
     for cell in code(path):
         assert len(cell.source.splitlines()) <= 15
-        assert "/home/" not in cell.source and "/work/" not in cell.source
+        assert not re.search(r"""["']/\w""", cell.source)
 
 
 def test_nothing_compared_is_a_time_or_a_trained_number(path):
