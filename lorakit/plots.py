@@ -198,7 +198,8 @@ def draw_parameters(ax: Axes, trainable: int, total: int) -> None:
     ax.set_xlim(min(0.001, percent / 2), 1.5 * max(100, percent))
     ax.xaxis.set_major_formatter("{x:g}%")
     ax.set_yticks([])
-    ax.set_title(f"{trainable:,} of {total:,} parameters train: {percent:.2g}%")
+    share = f"{percent:.2g}" if percent < 10 else f"{percent:.0f}"
+    ax.set_title(f"{trainable:,} of {total:,} parameters train: {share}%")
     _dress(ax, x="share of the parameters (log scale)")
     ax.spines["left"].set_visible(False)
 

@@ -359,3 +359,9 @@ def test_any_share_lies_within_the_axis(ax, trainable):
     draw_parameters(ax, trainable, 10**9)
     low, high = ax.get_xlim()
     assert low < 100 * trainable / 10**9 < high
+
+
+@pytest.mark.parametrize(("trainable", "share"), [(1000, "100%"), (145, "14%"), (18, "1.8%")])
+def test_the_share_that_trains_is_told_in_plain_figures(ax, trainable, share):
+    draw_parameters(ax, trainable, 1000)
+    assert ax.get_title().endswith(f"parameters train: {share}")

@@ -23,10 +23,12 @@ class Cost:
 
 def cost(model: ModelConfig, run: Run, length: int) -> Cost:
     """`length` is that of a batch's longest example, in tokens."""
+    # No number here depends on alpha: with one alpha for all, each is worked out once.
+    lora = run.lora and replace(run.lora, alpha=1.0)
     return Cost(
-        parameters=count(model, run.lora),
-        disk=disk_bytes(model, run.lora),
-        memory=quick_estimate(model, run.lora, batch_size=run.batch_size, length=length),
+        parameters=count(model, lora),
+        disk=disk_bytes(model, lora),
+        memory=quick_estimate(model, lora, batch_size=run.batch_size, length=length),
     )
 
 

@@ -35,6 +35,15 @@ def test_the_cost_is_counted_and_estimated_not_made_up(method):
     assert found.memory == estimate(MINI, lora, batch_size=4, length=LENGTH)
 
 
+@pytest.mark.parametrize("alpha", [1, 64])
+def test_alpha_changes_no_count_no_byte_and_no_memory(alpha):
+    lora = LoRAConfig(rank=8, alpha=alpha)
+    found = cost(MINI, dataclasses.replace(RUN, alpha=alpha), LENGTH)
+    assert found.parameters == count(MINI, lora)
+    assert found.disk == disk_bytes(MINI, lora)
+    assert found.memory == estimate(MINI, lora, batch_size=4, length=LENGTH)
+
+
 def test_the_words_hold_the_numbers():
     run = dataclasses.replace(RUN, rank=4, alpha=8)
     found = cost(MINI, run, LENGTH)
