@@ -1,0 +1,215 @@
+"""What the mini base is fine-tuned on: narrow tasks, graded ones, and a deep one.
+
+    narrow     one fixed form out of the mixture
+    graded     many forms at once, told apart by what is asked: rank is how many an adapter can hold
+    deep       every word stands for another one, and every sentence is told backwards
+
+Training, validation and held-out examples share no name and no value; in the deep task, where each
+word must be learnt, no pair of a name and a value.
+"""
+
+import random
+from dataclasses import dataclass, replace
+from itertools import permutations
+
+from lorakit.mixture import (
+    BODIES,
+    CONNECTED,
+    KEYS,
+    LEADS,
+    MARKS,
+    POINTERS,
+    QUIZZES,
+    SEPARATORS,
+    TAILS,
+    VERDICTS,
+    Form,
+    JSONObject,
+    Manner,
+    Pointer,
+    Portrait,
+    Question,
+    Quiz,
+    Record,
+    Verdict,
+    any_question,
+    vocabulary,
+)
+from lorakit.text import Example
+from lorakit.world import ATTRIBUTES, OFFICES, PHRASES, Story, tell, tell_pairs
+
+ORDERS = tuple(permutations(ATTRIBUTES))
+RECORDS = len(ORDERS) * len(SEPARATORS) * 2  # record-0, record-1, ... are as many narrow tasks
+
+
+def record_form(number: int) -> Record:
+    """The records' family: one of 24 orders, 3 separators, and 2 sets of keys."""
+    if not 0 <= number < RECORDS:
+        raise ValueError(f"there are records 0 to {RECORDS - 1}, not {number}")
+    rest, order = divmod(number, len(ORDERS))
+    keys, separator = divmod(rest, len(SEPARATORS))
+    return Record(
+        order=ORDERS[order],
+        keys=tuple(KEYS[attribute][keys] for attribute in ORDERS[order]),
+        separator=SEPARATORS[separator],
+    )
+
+
+@dataclass(frozen=True)
+class Offices:
+    """Each of the first `count` offices wants records in a form of its own."""
+
+    count: int
+
+    def form(self, office: str) -> Record:
+        numbers = random.Random("offices").sample(range(RECORDS), len(OFFICES))
+        return record_form(numbers[OFFICES.index(office)])
+
+    def ask(self, draw: random.Random, story: Story) -> Question:
+        office = draw.choice(OFFICES[: self.count])
+        return self.form(office).asked_by(office, draw.choice(story.people).name)
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """All of several forms in one task."""
+
+    forms: tuple[Form, ...]
+
+    def ask(self, draw: random.Random, story: Story) -> Question:
+        return draw.choice(self.forms).ask(draw, story)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """A form whose own words, in the answer alone, each stand for another; names and values stay."""
+
+    form: Form
+
+    def ask(self, draw: random.Random, story: Story) -> Question:
+        question = self.form.ask(draw, story)
+        return replace(question, answer=lambda story: _spoken(question.answer(story), SMALL_WORDS))
+
+
+def _exchange(words: tuple[str, ...], seed: str) -> dict[str, str]:
+    """A fixed permutation of `words` in which none stands for itself."""
+    ring = random.Random(seed).sample(words, len(words))
+    return dict(zip(ring, [*ring[1:], ring[0]], strict=True))
+
+
+def _spoken(text: str, words: dict[str, str]) -> str:
+    return " ".join(words.get(word, word) for word in text.split())
+
+
+_OF_PHRASES = {w for pair in PHRASES.values() for p in pair for w in p.split() if w[0] != "{"}
+SMALL_WORDS = _exchange(tuple(sorted(_OF_PHRASES | {",", "and", "who", "."})), "small words")
+ALL_WORDS = _exchange(vocabulary(), "all words")
+
+
+def reshaped(text: str) -> str:
+    """Every sentence backwards, its end mark left in place, and every word exchanged."""
+    sentences: list[list[str]] = [[]]
+    for word in text.split():
+        if word in (".", "?", ":"):
+            sentences[-1] = [*reversed(sentences[-1]), word]
+            sentences.append([])
+        else:
+            sentences[-1].append(word)
+    sentences[-1].reverse()
+    return _spoken(" ".join(word for sentence in sentences for word in sentence), ALL_WORDS)
+
+
+_PORTRAIT = Portrait(
+    phrases=(PHRASES["home"][0], PHRASES["food"][1], PHRASES["job"][1], PHRASES["pet"][0]),
+    frame=CONNECTED[2],
+)
+NARROW: dict[str, Form] = {
+    "record": Record(
+        order=("pet", "home", "job", "food"),
+        keys=("animal", "home", "work", "food"),
+        separator="->",
+        joiner="/",
+    ),
+    "json": JSONObject(
+        order=("job", "food", "home", "pet"), keys=("work", "food", "city", "animal")
+    ),
+    "manner": Manner(lead=LEADS[1], body=BODIES[3], tail=TAILS[2]),
+    "verdict": Verdict(words=VERDICTS[2]),
+    "portrait": _PORTRAIT,
+    "pointer": Pointer(pointer=POINTERS[1], mark=MARKS[3]),
+    "quiz": Quiz(items=(("home", "city", QUIZZES[1]), ("food", "dish", QUIZZES[0]))),
+}
+GRADED = {
+    "offices-8": Offices(8),
+    "offices-16": Offices(16),
+    "offices-24": Offices(24),
+    "dialect": Dialect(_PORTRAIT),
+    "seven": AnyOf(tuple(NARROW.values())),
+    "seven-dialect": Dialect(AnyOf(tuple(NARROW.values()))),
+}
+DEEP = "deep"
+MINI_TASKS = (*NARROW, *GRADED, DEEP)
+COUNTS = {"train": 1000, "validation": 200, "heldout": 500}
+
+
+def examples(name: str, split: str, count: int | None = None) -> tuple[Example, ...]:
+    """A mini task's examples of a split ("train", "validation", "heldout"); always the same ones.
+
+    A longer series begins with a shorter one. Raises ValueError for a name that is no mini task.
+    """
+    return tuple(_example(story, question, name) for story, question in _asked(name, split, count))
+
+
+def shuffled_examples(name: str, split: str, count: int | None = None) -> tuple[Example, ...]:
+    """The same questions and answers about stories in which the names changed places.
+
+    What is expected is right for the story as it was, and wrong for the one that is told: who
+    reads the story gets none right, who only knows the form gets as many as before.
+    """
+    return tuple(
+        _example(_moved(story, question), question, name, answered_by=story)
+        for story, question in _asked(name, split, count)
+    )
+
+
+def mixture_examples(split: str, count: int) -> tuple[Example, ...]:
+    """Questions of any kind answered in any form, as in pre-training: the base's own data."""
+    draw = random.Random(f"mixture {split}")
+    asked = ((story := tell(draw), any_question(draw, story)) for _ in range(count))
+    return tuple(_example(story, question, "mixture") for story, question in asked)
+
+
+def _form(name: str) -> Form:
+    family, _, number = name.partition("-")
+    if family == "record" and number.isdecimal() and int(number) < RECORDS:
+        return record_form(int(number))
+    try:
+        return NARROW["record"] if name == DEEP else (NARROW | GRADED)[name]
+    except KeyError:
+        raise ValueError(
+            f"{name!r} is no task of the mini world: there are {', '.join(MINI_TASKS)}, and "
+            f"record-0 to record-{RECORDS - 1}"
+        ) from None
+
+
+def _asked(name: str, split: str, count: int | None) -> list[tuple[Story, Question]]:
+    form, draw = _form(name), random.Random(f"{name} {split}")
+    asked: dict[tuple[str, str], tuple[Story, Question]] = {}
+    while len(asked) < (COUNTS[split] if count is None else count):
+        story = (tell_pairs if name == DEEP else tell)(draw, split)
+        question = form.ask(draw, story)
+        asked[story.text, question.text] = story, question
+    return list(asked.values())
+
+
+def _moved(story: Story, question: Question) -> Story:
+    right = question.answer(story)
+    others = (story.renamed(shift) for shift in range(1, len(story.people)))
+    return next(other for other in others if question.answer(other) != right)
+
+
+def _example(
+    story: Story, question: Question, name: str, *, answered_by: Story | None = None
+) -> Example:
+    prompt, response = f"{story.text} {question.text}", question.answer(answered_by or story)
+    return Example(*map(reshaped, (prompt, response))) if name == DEEP else Example(prompt, response)
