@@ -140,6 +140,7 @@ NARROW: dict[str, Form] = {
     "quiz": Quiz(items=(("home", "city", QUIZZES[1]), ("food", "dish", QUIZZES[0]))),
 }
 GRADED = {
+    "offices-4": Offices(4),
     "offices-8": Offices(8),
     "offices-16": Offices(16),
     "offices-24": Offices(24),

@@ -238,14 +238,14 @@ class Quiz:
         return Question(f"quiz on {name} :", answer)
 
 
-# A form of each kind, by how many questions in 18 are of it.
+# How many questions in twenty are of each kind: most of those whose answer is hardest to find.
 MIXTURE: dict[type, int] = {
-    Record: 4,
+    Record: 3,
     JSONObject: 2,
-    Manner: 3,
-    Verdict: 3,
+    Manner: 2,
+    Verdict: 6,
     Portrait: 2,
-    Pointer: 3,
+    Pointer: 4,
     Quiz: 1,
 }
 

@@ -38,6 +38,7 @@ RECIPE = TrainConfig(
 )
 BATCH_SIZE = 512
 SHARDS, SHARD = 64, 8192  # 524,288 documents
+QUESTIONS = 4  # after each story
 
 
 def mini_tokenizer() -> Tokenizer:
@@ -55,7 +56,7 @@ def documents(shard: int, count: int = SHARD) -> list[str]:
     for _ in range(count):
         story = tell(draw)
         text = f"{BEGIN} {story.text}"
-        for question in (any_question(draw, story), any_question(draw, story)):
+        for question in [any_question(draw, story) for _ in range(QUESTIONS)]:
             text += f" {question.text} {question.answer(story)} {END}"
         texts.append(text)
     return texts

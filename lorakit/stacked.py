@@ -1,0 +1,303 @@
+"""Many runs as one program: every trained tensor has a first dimension, the run.
+
+    LoRA     y = W x + scale[n] * B[n] A[n] x       one frozen W, ranks padded with zeros
+    full     y = W[n] x                             every weight of the model n times
+
+The model is the real one: its layers are exchanged for stacked ones, and its batch holds every run's
+examples, run after run. A run meets the same batches, learning rates, clipping and AdamW as in
+`train.py`, and ends with the same weights up to rounding. Small runs fill a GPU only together.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lorakit.lora import LoRAConfig, LoRALinear, freeze, inject, lora_layers, target_layers
+from lorakit.model import Llama, RMSNorm
+from lorakit.scoring import Score
+from lorakit.text import IGNORE, Batches, Encoded, collate
+from lorakit.train import TrainConfig
+
+
+def _grouped(x: Tensor, runs: int) -> Tensor:
+    """(runs * batch, length, size) -> (runs, batch * length, size)."""
+    return x.reshape(runs, -1, x.shape[-1])
+
+
+class StackedLoRA(nn.Module):
+    """One frozen layer and the adapters of all runs; the zeros that pad a rank stay zeros.
+
+    A padded row of A gives its column of B no gradient, and that column gives none back.
+    """
+
+    def __init__(self, base: nn.Linear, adapters: Sequence[LoRALinear]):
+        super().__init__()
+        self.base = base
+        most = max(adapter.config.rank for adapter in adapters)
+        pad = [most - adapter.config.rank for adapter in adapters]
+        self.A = nn.Parameter(
+            torch.stack([F.pad(a.A.data, (0, 0, 0, p)) for a, p in zip(adapters, pad, strict=True)])
+        )
+        self.B = nn.Parameter(
+            torch.stack([F.pad(a.B.data, (0, p)) for a, p in zip(adapters, pad, strict=True)])
+        )
+        scales = torch.tensor([adapter.config.scale for adapter in adapters])
+        self.register_buffer("scale", scales.to(self.A).view(-1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.base(x)
+        h = torch.bmm(_grouped(x, len(self.A)), self.A.mT)
+        return y + torch.bmm(self.scale * h, self.B.mT).view_as(y)
+
+
+class StackedLinear(nn.Module):
+    """A linear layer without bias, once a run: weight (runs, out, in)."""
+
+    def __init__(self, weight: nn.Parameter):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.bmm(_grouped(x, len(self.weight)), self.weight.mT)
+        return y.view(*x.shape[:-1], -1)
+
+
+class StackedEmbedding(nn.Module):
+    """An embedding once a run: weight (runs, vocab, size)."""
+
+    def __init__(self, weight: nn.Parameter):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        runs, vocab, size = self.weight.shape
+        first = vocab * torch.arange(runs, device=tokens.device)
+        rows = tokens.view(runs, -1) + first[:, None]
+        return F.embedding(rows, self.weight.view(-1, size)).view(*tokens.shape, size)
+
+
+class StackedNorm(nn.Module):
+    """An RMSNorm once a run: weight (runs, size)."""
+
+    def __init__(self, weight: nn.Parameter, norm: RMSNorm):
+        super().__init__()
+        self.weight = weight
+        self.norm = copy.deepcopy(norm)
+        nn.init.ones_(self.norm.weight).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = _grouped(self.norm(x), len(self.weight))
+        return (y * self.weight[:, None]).view_as(x)
+
+
+def _stack_adapters(
+    model: Llama, configs: Sequence[LoRAConfig], generators: Sequence[torch.Generator]
+) -> None:
+    """Exchange each targeted layer for one with all runs' adapters, drawn as `inject` draws them."""
+    freeze(model)
+    adapters: dict[str, list[LoRALinear]] = {}
+    for config, generator in zip(configs, generators, strict=True):
+        one = copy.deepcopy(model).cpu()
+        inject(one, config, generator=generator)
+        for name, layer in lora_layers(one):
+            adapters.setdefault(name, []).append(layer)
+    for name, layer in target_layers(model, configs[0].targets).items():
+        stacked = StackedLoRA(layer, adapters[name])
+        model.set_submodule(name, stacked.to(layer.weight.device))
+
+
+def _stack_weights(model: Llama, runs: int) -> None:
+    """Exchange every module that has a weight for one with as many as there are runs."""
+    stacks: dict[int, nn.Parameter] = {}  # tied weights stay tied
+    for name, module in list(model.named_modules()):
+        weight = getattr(module, "weight", None)
+        if weight is None:
+            continue
+        if id(weight) not in stacks:
+            copies = weight.detach().expand(runs, *weight.shape).clone()
+            stacks[id(weight)] = nn.Parameter(copies)
+        stack = stacks[id(weight)]
+        if isinstance(module, nn.Linear):
+            model.set_submodule(name, StackedLinear(stack))
+        elif isinstance(module, nn.Embedding):
+            model.set_submodule(name, StackedEmbedding(stack))
+        elif isinstance(module, RMSNorm):
+            model.set_submodule(name, StackedNorm(stack, module))
+        else:
+            raise TypeError(f"{name} is a {type(module).__name__}: it cannot be stacked")
+
+
+@dataclass(frozen=True)
+class StackedRun:
+    """One run of a stack: its adapter (None trains every weight), data and schedule."""
+
+    lora: LoRAConfig | None
+    batches: Batches
+    config: TrainConfig
+    seed: int = 0  # of the adapter
+
+
+class Stack:
+    """Several runs in progress over one base, all LoRA or all full, each with its own everything.
+
+    Raises ValueError, naming the field, if runs differ in what one program cannot vary: method,
+    targets, dropout, number of steps, batch size, accumulation.
+    """
+
+    betas, eps = (0.9, 0.999), 1e-8  # torch.optim.AdamW's own
+
+    def __init__(self, base: Llama, runs: Sequence[StackedRun]):
+        _check_alike(runs)
+        self.runs = list(runs)
+        self.base = base
+        self.model = copy.deepcopy(base)
+        if runs[0].lora is None:
+            _stack_weights(self.model, len(runs))
+        else:
+            generators = [torch.Generator().manual_seed(run.seed) for run in runs]
+            _stack_adapters(self.model, [run.lora for run in runs if run.lora], generators)
+        self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        self.device = next(iter(self.parameters.values())).device
+        self.moments = {n: (torch.zeros_like(p), torch.zeros_like(p)) for n, p in self.named()}
+        self.alive = torch.ones(len(runs), dtype=torch.bool, device=self.device)
+        self.position = 0
+
+    def named(self):
+        return self.parameters.items()
+
+    @property
+    def steps(self) -> int:
+        return self.runs[0].config.steps
+
+    def step(self) -> Tensor:
+        """One update of every run; the losses (runs,), mean over each run's response tokens.
+
+        A run whose loss or gradient is not finite is dead from then on: its weights stay.
+        """
+        self.position += 1
+        tokens, labels = self._batch(self.position - 1)
+        self.model.train()
+        losses = self._losses(tokens, labels)
+        count = (labels[:, 1:] != IGNORE).view(len(self.runs), -1).sum(1)
+        means = losses / count
+        means.sum().backward()
+        self._update(means.detach())
+        return means.detach()
+
+    def _batch(self, position: int) -> tuple[Tensor, Tensor]:
+        """Tokens and labels (runs * batch, longest); runs that share their data share its making."""
+        made: dict[int, tuple[Tensor, Tensor]] = {}
+        for run in self.runs:
+            if id(run.batches) not in made:
+                made[id(run.batches)] = run.batches.batch(position)
+        longest = max(tokens.shape[1] for tokens, _ in made.values())
+
+        def joined(part: int, filler: int) -> Tensor:
+            padded = {
+                key: F.pad(pair[part], (0, longest - pair[part].shape[1]), value=filler)
+                for key, pair in made.items()
+            }
+            return torch.cat([padded[id(run.batches)] for run in self.runs]).to(self.device)
+
+        return joined(0, self.runs[0].batches.pad_id), joined(1, IGNORE)
+
+    def _losses(self, tokens: Tensor, labels: Tensor) -> Tensor:
+        """The summed loss of each run's response tokens, (runs,)."""
+        logits = self.model(tokens)[:, :-1].float()
+        losses = F.cross_entropy(
+            logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE, reduction="none"
+        )
+        return losses.view(len(self.runs), -1).sum(1)
+
+    @torch.no_grad()
+    def _update(self, losses: Tensor) -> None:
+        """Clip each run's gradient, then AdamW (arXiv 1711.05101) at each run's learning rate."""
+        config = [run.config for run in self.runs]
+        most, lr, decay = (
+            torch.tensor(values, device=self.device)
+            for values in (
+                [c.max_grad_norm for c in config],
+                [c.learning_rate(self.position) for c in config],
+                [c.weight_decay for c in config],
+            )
+        )
+        grads = {name: p.grad for name, p in self.named() if p.grad is not None}
+        norm = torch.stack([g.flatten(1).square().sum(1) for g in grads.values()]).sum(0).sqrt()
+        self.alive &= losses.isfinite() & norm.isfinite()
+        clip = (most / (norm + 1e-6)).clamp(max=1)
+        rate = torch.where(self.alive, lr, 0)
+        (b1, b2), t = self.betas, self.position
+        for name, g in grads.items():
+            p, (first, second) = self.parameters[name], self.moments[name]
+            each = (-1, *[1] * (p.ndim - 1))
+            g = torch.where(self.alive.view(each), g * clip.view(each), 0)
+            first.lerp_(g, 1 - b1)
+            second.mul_(b2).addcmul_(g, g, value=1 - b2)
+            p.mul_(1 - (rate * decay).view(each))
+            p.sub_((rate / (1 - b1**t)).view(each) * first / ((second / (1 - b2**t)).sqrt() + self.eps))
+            self.parameters[name].grad = None
+
+    @torch.no_grad()
+    def score(self, examples: Sequence[Encoded], *, tokens_at_once: int = 2**19) -> list[Score]:
+        """Judge every run by the same examples, as `scoring.score` judges one model."""
+        examples = sorted(examples, key=lambda example: len(example.tokens))
+        size = max(1, tokens_at_once // (len(self.runs) * len(examples[-1].tokens)))
+        pad_id = self.runs[0].batches.pad_id
+        self.model.eval()
+        totals = torch.zeros(2, len(self.runs), dtype=torch.float64, device=self.device)
+        labelled = 0
+        for start in range(0, len(examples), size):
+            tokens, labels = collate(examples[start : start + size], pad_id)
+            labelled += int((labels[:, 1:] != IGNORE).sum())
+            tokens, expected = tokens.to(self.device), labels[:, 1:].to(self.device)
+            logits = self.model(tokens.repeat(len(self.runs), 1))[:, :-1].float()
+            logits = logits.view(len(self.runs), *expected.shape, -1)
+            hits = (logits.argmax(-1) == expected) | (expected == IGNORE)
+            totals[0] += hits.all(-1).sum(1)
+            losses = F.cross_entropy(
+                logits.flatten(0, 2),
+                expected.repeat(len(self.runs), 1, 1).flatten(),
+                ignore_index=IGNORE,
+                reduction="none",
+            )
+            totals[1] += losses.view(len(self.runs), -1).sum(1).double()
+        right, loss = totals.tolist()
+        return [
+            Score(right=int(r), count=len(examples), loss=total / labelled)
+            for r, total in zip(right, loss, strict=True)
+        ]
+
+    @torch.no_grad()
+    def model_of(self, index: int) -> Llama:
+        """One run's model on its own: an injected one, or one with every weight trained."""
+        run = self.runs[index]
+        one = copy.deepcopy(self.base)
+        if run.lora is None:
+            for name, weight in one.named_parameters():
+                weight.copy_(self.parameters[name][index])
+            return one.requires_grad_(True)
+        inject(one, run.lora)
+        for name, layer in lora_layers(one):
+            layer.A.copy_(self.parameters[f"{name}.A"][index, : run.lora.rank])
+            layer.B.copy_(self.parameters[f"{name}.B"][index, :, : run.lora.rank])
+        return one
+
+
+def _check_alike(runs: Sequence[StackedRun]) -> None:
+    if not runs:
+        raise ValueError("there are no runs to stack")
+    for what, values in {
+        "method": {run.lora is None for run in runs},
+        "targets": {run.lora and run.lora.targets for run in runs},
+        "dropout": {run.lora.dropout if run.lora else 0.0 for run in runs},
+        "steps": {run.config.steps for run in runs},
+        "batch_size": {run.batches.batch_size for run in runs},
+        "accumulation": {run.config.accumulation for run in runs},
+        "autocast": {run.config.autocast for run in runs},
+    }.items():
+        if len(values) > 1:
+            raise ValueError(f"runs of one stack must agree in {what}, these do not: {values}")
