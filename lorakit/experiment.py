@@ -86,7 +86,9 @@ def _experiment(
     )
     if run.lora is not None:
         target_layers(model, run.lora.targets)  # a wrong name is refused before the base is judged
-    batches = encode_batches(tokenizer, task.train, batch_size=run.batch_size, seed=run.seed)
+    batches = encode_batches(
+        tokenizer, run.drawn(task.train), batch_size=run.batch_size, seed=run.seed
+    )
     heldout = [encode_example(tokenizer, example) for example in task.heldout[: run.heldout]]
     asked = task.heldout[: run.answers]
     check_lengths([*batches.examples, *heldout], model.config.max_position_embeddings)

@@ -10,28 +10,25 @@ word must be learnt, no pair of a name and a value.
 
 import random
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import permutations, product
 
 from lorakit.mixture import (
     BODIES,
     CONNECTED,
     KEYS,
+    LABELS,
     LEADS,
-    MARKS,
-    POINTERS,
     QUIZZES,
     SEPARATORS,
     TAILS,
-    VERDICTS,
     Form,
     JSONObject,
+    Label,
     Manner,
-    Pointer,
     Portrait,
     Question,
     Quiz,
     Record,
-    Verdict,
     any_question,
     vocabulary,
 )
@@ -71,6 +68,22 @@ class Offices:
 
 
 @dataclass(frozen=True)
+class Manners:
+    """Each of the eight keys that a question can use is answered in a manner of its own."""
+
+    def form(self, key: str) -> Manner:
+        manners = list(product(LEADS, BODIES, TAILS))
+        chosen = random.Random("manners").sample(manners, len(_ALL_KEYS))
+        lead, body, tail = chosen[_ALL_KEYS.index(key)]
+        return Manner(lead=lead, body=body, tail=tail)
+
+    def ask(self, draw: random.Random, story: Story) -> Question:
+        attribute = draw.choice(ATTRIBUTES)
+        key = draw.choice(KEYS[attribute])
+        return self.form(key).asked(attribute, key, draw.choice(story.people).name)
+
+
+@dataclass(frozen=True)
 class AnyOf:
     """All of several forms in one task."""
 
@@ -101,6 +114,7 @@ def _spoken(text: str, words: dict[str, str]) -> str:
     return " ".join(words.get(word, word) for word in text.split())
 
 
+_ALL_KEYS = tuple(key for pair in KEYS.values() for key in pair)
 _OF_PHRASES = {w for pair in PHRASES.values() for p in pair for w in p.split() if w[0] != "{"}
 SMALL_WORDS = _exchange(tuple(sorted(_OF_PHRASES | {",", "and", "who", "."})), "small words")
 ALL_WORDS = _exchange(vocabulary(), "all words")
@@ -134,23 +148,26 @@ NARROW: dict[str, Form] = {
         order=("job", "food", "home", "pet"), keys=("work", "food", "city", "animal")
     ),
     "manner": Manner(lead=LEADS[1], body=BODIES[3], tail=TAILS[2]),
-    "verdict": Verdict(words=VERDICTS[2]),
+    "label": Label(words=LABELS[2]),
     "portrait": _PORTRAIT,
-    "pointer": Pointer(pointer=POINTERS[1], mark=MARKS[3]),
     "quiz": Quiz(items=(("home", "city", QUIZZES[1]), ("food", "dish", QUIZZES[0]))),
 }
-GRADED = {
-    "offices-4": Offices(4),
+GRADED: dict[str, Form] = {
+    "dialect": Dialect(_PORTRAIT),
+    "manners": Manners(),
+    "manners-dialect": Dialect(Manners()),
+    "six": AnyOf(tuple(NARROW.values())),
+    "six-dialect": Dialect(AnyOf(tuple(NARROW.values()))),
     "offices-8": Offices(8),
     "offices-16": Offices(16),
-    "offices-24": Offices(24),
-    "dialect": Dialect(_PORTRAIT),
-    "seven": AnyOf(tuple(NARROW.values())),
-    "seven-dialect": Dialect(AnyOf(tuple(NARROW.values()))),
 }
 DEEP = "deep"
 MINI_TASKS = (*NARROW, *GRADED, DEEP)
 COUNTS = {"train": 1000, "validation": 200, "heldout": 500}
+
+
+def is_mini_task(name: str) -> bool:
+    return name in MINI_TASKS or _record_number(name) is not None
 
 
 def examples(name: str, split: str, count: int | None = None) -> tuple[Example, ...]:
@@ -180,17 +197,22 @@ def mixture_examples(split: str, count: int) -> tuple[Example, ...]:
     return tuple(_example(story, question, "mixture") for story, question in asked)
 
 
-def _form(name: str) -> Form:
+def _record_number(name: str) -> int | None:
     family, _, number = name.partition("-")
     if family == "record" and number.isdecimal() and int(number) < RECORDS:
-        return record_form(int(number))
-    try:
-        return NARROW["record"] if name == DEEP else (NARROW | GRADED)[name]
-    except KeyError:
+        return int(number)
+    return None
+
+
+def _form(name: str) -> Form:
+    if (number := _record_number(name)) is not None:
+        return record_form(number)
+    if name not in MINI_TASKS:
         raise ValueError(
-            f"{name!r} is no task of the mini world: there are {', '.join(MINI_TASKS)}, and "
+            f"{name!r} is no task of the mini base: there are {', '.join(MINI_TASKS)}, and "
             f"record-0 to record-{RECORDS - 1}"
-        ) from None
+        )
+    return NARROW["record"] if name == DEEP else (NARROW | GRADED)[name]
 
 
 def _asked(name: str, split: str, count: int | None) -> list[tuple[Story, Question]]:

@@ -3,9 +3,8 @@
     record of Ada for the bank :     home = Paris ; job = baker            or pet is goat , ...
     object of Ada :                  { "food": "soup" , "home": "Paris" }
     what is the home of Ada ?        well , it is Paris !                  or Paris
-    is it so that Ada has a goat ?   no                                    or false, or wrong
+    label of Ada :                   near                                  or north, or inside
     portrait of Ada :                Ada loves soup , lives in Paris and is a baker .
-    who lives in Paris ?             Ada , the baker                       or it is Ada
     quiz on Ada :                    which pet has Ada ? cow
 
 A form is one choice of every liberty that an answer has. The base sees all forms at random and binds
@@ -30,14 +29,13 @@ JOINERS = (";", ",", "/")
 LEADS = ("", "well , ", "surely ", "I think ")
 BODIES = ("{value}", "it is {value}", "{name} : {value}", "the {key} of {name} is {value}")
 TAILS = ("", " !", " , no doubt", " , they say")
-VERDICTS = (("yes", "no"), ("true", "false"), ("right", "wrong"))
+LABELS = (("near", "far"), ("north", "south"), ("inside", "outside"))  # in Europe, or not
+EUROPE = frozenset("Berlin Dublin Geneva London Madrid Oslo Paris Rome".split())
 CONNECTED = (  # a portrait's four phrases
     "{name} {0} , {1} , {2} and {3} .",
     "{name} {0} and {1} , {2} and {3} .",
     "{name} , who {0} and {1} , {2} and {3} .",
 )
-POINTERS = ("{name}", "it is {name}", "I mean {name}")
-MARKS = ("", " , the {job}", " from {home}", " , the {job} from {home}")
 QUIZZES = ("what is the {key} of {name} ?", "which {key} has {name} ?", "{name} and the {key} :")
 
 
@@ -51,9 +49,6 @@ class Question:
 
 class Form(Protocol):
     """One choice of every liberty of an answer; `ask` draws whom and what to ask about."""
-
-    @classmethod
-    def drawn(cls, draw: random.Random) -> "Form": ...
 
     def ask(self, draw: random.Random, story: Story) -> Question: ...
 
@@ -136,8 +131,9 @@ class Manner:
 
     def ask(self, draw: random.Random, story: Story) -> Question:
         name, attribute = draw.choice(story.people).name, draw.choice(ATTRIBUTES)
-        key = draw.choice(KEYS[attribute])
+        return self.asked(attribute, draw.choice(KEYS[attribute]), name)
 
+    def asked(self, attribute: str, key: str, name: str) -> Question:
         def answer(story: Story) -> str:
             value = getattr(story.person(name), attribute)
             body = self.body.format(name=name, key=key, value=value)
@@ -147,26 +143,20 @@ class Manner:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """Is a claim so? A false one says of a person what is true of another."""
+class Label:
+    """Is a home in Europe? The answer is one of two words, and there are three such pairs."""
 
     words: tuple[str, str]
 
     @classmethod
-    def drawn(cls, draw: random.Random) -> "Verdict":
-        return cls(words=draw.choices(VERDICTS, weights=(3, 2, 1))[0])
+    def drawn(cls, draw: random.Random) -> "Label":
+        return cls(words=draw.choices(LABELS, weights=(3, 2, 1))[0])
 
     def ask(self, draw: random.Random, story: Story) -> Question:
-        person, attribute = draw.choice(story.people), draw.choice(ATTRIBUTES)
-        others = [other for other in story.people if other != person]
-        source = person if draw.random() < 0.5 else draw.choice(others)
-        value = getattr(source, attribute)
-        phrase = source.fill(draw.choice(PHRASES[attribute]))
-
-        def answer(story: Story) -> str:
-            return self.words[getattr(story.person(person.name), attribute) != value]
-
-        return Question(f"is it so that {person.name} {phrase} ?", answer)
+        name = draw.choice(story.people).name
+        return Question(
+            f"label of {name} :", lambda story: self.words[story.person(name).home not in EUROPE]
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,28 +183,6 @@ class Portrait:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pointer:
-    """Who is it? The person is found by a fact, and may be told apart by others."""
-
-    pointer: str
-    mark: str
-
-    @classmethod
-    def drawn(cls, draw: random.Random) -> "Pointer":
-        return cls(pointer=draw.choice(POINTERS), mark=draw.choice(MARKS))
-
-    def ask(self, draw: random.Random, story: Story) -> Question:
-        sought, attribute = draw.choice(story.people), draw.choice(ATTRIBUTES)
-        value = getattr(sought, attribute)
-
-        def answer(story: Story) -> str:
-            (found,) = (p for p in story.people if getattr(p, attribute) == value)
-            return found.fill(self.pointer + self.mark)
-
-        return Question(f"who {sought.fill(draw.choice(PHRASES[attribute]))} ?", answer)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Quiz:
     """Questions about a person, each with its answer."""
 
@@ -238,15 +206,14 @@ class Quiz:
         return Question(f"quiz on {name} :", answer)
 
 
-# How many questions in twenty are of each kind: most of those whose answer is hardest to find.
-MIXTURE: dict[type, int] = {
-    Record: 3,
+# How many questions in sixteen are of each kind.
+MIXTURE = {
+    Record: 4,
     JSONObject: 2,
-    Manner: 2,
-    Verdict: 6,
+    Manner: 4,
+    Label: 2,
     Portrait: 2,
-    Pointer: 4,
-    Quiz: 1,
+    Quiz: 2,
 }
 
 
@@ -258,10 +225,10 @@ def any_question(draw: random.Random, story: Story) -> Question:
 
 def vocabulary() -> tuple[str, ...]:
     """Every word of the world, sorted."""
-    texts = [*LEADS, *BODIES, *TAILS, *CONNECTED, *POINTERS, *MARKS, *QUIZZES]
+    texts = [*LEADS, *BODIES, *TAILS, *CONNECTED, *QUIZZES]
     texts += [phrase for pair in PHRASES.values() for phrase in pair]
-    texts += [word for pair in VERDICTS for word in pair]
-    texts += ["record of for the :", "object { , }", "what ?", "is it so that", "portrait who quiz on ."]
+    texts += [word for pair in LABELS for word in pair]
+    texts += ["record of for the : object { , } what is ? label portrait quiz on ."]
     texts += [*SEPARATORS, *JOINERS, *NAMES, *OFFICES]
     values = [value for column in VALUES.values() for value in column]
     keys = [key for pair in KEYS.values() for key in pair]

@@ -4,7 +4,7 @@ from lorakit.model import ModelConfig, RopeScaling
 
 PRESETS: dict[str, ModelConfig] = {
     "mini": ModelConfig(
-        vocab_size=247,  # the mini world's words and three special tokens
+        vocab_size=246,  # the mini world's words and three special tokens
         hidden_size=128,
         intermediate_size=352,
         num_hidden_layers=4,

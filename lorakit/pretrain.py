@@ -34,7 +34,7 @@ from lorakit.world import ATTRIBUTES, tell
 
 BEGIN, END, PAD = "<begin>", "<end>", "<pad>"
 RECIPE = TrainConfig(
-    steps=16_000, lr=2e-3, warmup_steps=500, weight_decay=0.01, autocast=True, seed=0
+    steps=8_000, lr=2e-3, warmup_steps=500, weight_decay=0.01, autocast=True, seed=0
 )
 BATCH_SIZE = 512
 SHARDS, SHARD = 64, 8192  # 524,288 documents
@@ -94,7 +94,7 @@ def encode_documents(tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor:
 
 
 @torch.no_grad()
-def binding(model: Llama, tokenizer: Tokenizer, count: int = 256) -> float:
+def binding(model: Llama, tokenizer: Tokenizer, count: int = 128) -> float:
     """How often the likeliest word after "what is the home of Ada ?" and a first "the home of Ada
     is" is Ada's home, on stories of all words, the same ones each time."""
     draw, right = random.Random("binding"), 0
@@ -104,7 +104,8 @@ def binding(model: Llama, tokenizer: Tokenizer, count: int = 256) -> float:
         person = draw.choice(story.people)
         stem = f"the {attribute} of {person.name} is"
         tokens = tokenizer.encode(f"{BEGIN} {story.text} what is {stem[:-3]} ? {stem}")
-        token = model(torch.tensor([tokens], device=device))[0, -1].argmax()
+        # Not through __call__: compiled, it would be compiled again for each length.
+        token = model.forward(torch.tensor([tokens], device=device))[0, -1].argmax()
         right += tokenizer.decode([int(token)]) == getattr(person, attribute)
     return right / count
 
@@ -126,6 +127,8 @@ def pretrain(
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = Llama(PRESETS["mini"])
+    if device.type == "cuda":
+        model.compile()  # half a minute, then twice as fast
     training = Training(model.to(device), Corpus(tokens, batch_size, tokenizer.pad_id), config)
 
     def tell_step(record: StepRecord) -> None:
@@ -154,6 +157,7 @@ def main() -> None:
         report=lambda sentence: print(sentence, file=sys.stderr, flush=True),
     )
     save_folder(model, tokenizer, options.out)
+    print(f"{history.seconds:.0f} s of steps", file=sys.stderr)
     every = history.steps[99::100]
     write_json(
         options.out.with_name(f"{options.out.name}-history.json"),

@@ -1,5 +1,7 @@
 """A run as a value: what to do, how far it is, and what it left behind. Does nothing itself."""
 
+import random
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import torch
 
 from lorakit.adapters import adapter_bytes
+from lorakit.checkpoint import MINI
 from lorakit.counts import Count, count
 from lorakit.files import read_json, settle
 from lorakit.history import History
@@ -15,15 +18,20 @@ from lorakit.memory import MemoryBreakdown
 from lorakit.model import Llama, ModelConfig
 from lorakit.scoring import Score
 from lorakit.spectrum import Spectrum
-from lorakit.text import Tokenizer
+from lorakit.text import Example, Tokenizer
 from lorakit.train import TrainConfig
 
-LEARNING_RATES = {"lora": 1e-3, "full": 5e-5}  # a small B A needs larger steps than a large W
+# A small B A needs larger steps than a large W, and a small model larger ones than a large model.
+LEARNING_RATES = {"lora": 1e-3, "full": 5e-5}
+MINI_LEARNING_RATES = {"lora": 5e-3, "full": 5e-4}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """What to do. `lr` None takes the method's own; `heldout` is how many examples judge.
+
+    The seed decides the adapter's start, the order of the examples, and, with `sample`, which of
+    the training examples there are.
 
     The method decides two things here: what trains, and in which precision a GPU holds it.
     """
@@ -40,6 +48,7 @@ class Run:
     heldout: int = 100
     answers: int = 3
     seed: int = 0
+    sample: int | None = None
 
     def __post_init__(self):
         if self.method not in LEARNING_RATES:
@@ -47,7 +56,20 @@ class Run:
         for name, least in {"batch_size": 1, "heldout": 1, "answers": 0}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.sample is not None and self.sample < 1:
+            raise ValueError(f"sample must be at least 1, or None for all, got {self.sample}")
         _ = self.lora, self.train_config("cpu")  # they check the rest
+
+    def drawn(self, examples: Sequence[Example]) -> tuple[Example, ...]:
+        """The training examples of this run: all, or `sample` of them.
+
+        Raises ValueError if there are fewer.
+        """
+        if self.sample is None:
+            return tuple(examples)
+        if self.sample > len(examples):
+            raise ValueError(f"sample={self.sample}: the task has {len(examples)} to train on")
+        return tuple(random.Random(self.seed).sample(examples, self.sample))
 
     @property
     def lora(self) -> LoRAConfig | None:
@@ -55,11 +77,16 @@ class Run:
             return None
         return LoRAConfig(rank=self.rank, alpha=self.alpha, targets=self.targets)
 
+    @property
+    def learning_rate(self) -> float:
+        rates = MINI_LEARNING_RATES if self.base == MINI else LEARNING_RATES
+        return rates[self.method] if self.lr is None else self.lr
+
     def train_config(self, device: str) -> TrainConfig:
         """How to train on a device of type `device`."""
         return TrainConfig(
             steps=self.steps,
-            lr=LEARNING_RATES[self.method] if self.lr is None else self.lr,
+            lr=self.learning_rate,
             # Weights that train stay in float32, where a small update is not rounded away; on a
             # GPU they are rounded for the products alone.
             autocast=device == "cuda" and self.method == "full",

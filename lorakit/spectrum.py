@@ -93,6 +93,19 @@ def rank_for(values: Values, share: float = 0.9) -> int:
     return int((shares < share).sum()) + 1 if shares.any() else 0
 
 
+@torch.no_grad()
+def truncate(delta: Tensor, k: int) -> Tensor:
+    """The matrix of rank k nearest to `delta`: its first k singular values and directions.
+
+    delta (..., out, in) -> the same shape, dtype and device. Eckart and Young, 1936.
+    """
+    _check_finite(delta)
+    wide = delta.double()
+    # With V the first eigenvectors of D^T D, D V V^T is the SVD cut off after k.
+    vectors = torch.linalg.eigh(wide.mT @ wide).eigenvectors[..., max(0, wide.shape[-1] - k) :]
+    return (wide @ vectors @ vectors.mT).to(delta)
+
+
 def effective_rank(values: Values) -> float:
     """exp(entropy of values / sum(values)): k equal values give k; 0.0 if all are zero.
 

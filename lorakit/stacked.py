@@ -241,20 +241,36 @@ class Stack:
             p.sub_((rate / (1 - b1**t)).view(each) * first / ((second / (1 - b2**t)).sqrt() + self.eps))
             self.parameters[name].grad = None
 
+    def plain(self) -> Llama:
+        """The base as a full stack: every weight once a run, for `score` to judge what is put in."""
+        model = copy.deepcopy(self.base)
+        _stack_weights(model, len(self.runs))
+        return model
+
     @torch.no_grad()
-    def score(self, examples: Sequence[Encoded], *, tokens_at_once: int = 2**19) -> list[Score]:
-        """Judge every run by the same examples, as `scoring.score` judges one model."""
+    def score(
+        self,
+        examples: Sequence[Encoded],
+        *,
+        model: nn.Module | None = None,
+        tokens_at_once: int = 2**18,
+    ) -> list[Score]:
+        """Judge every run by the same examples, as `scoring.score` judges one model.
+
+        `model` is another stack of as many runs, judged in place of the one that trains.
+        """
+        model = self.model if model is None else model
         examples = sorted(examples, key=lambda example: len(example.tokens))
         size = max(1, tokens_at_once // (len(self.runs) * len(examples[-1].tokens)))
         pad_id = self.runs[0].batches.pad_id
-        self.model.eval()
+        model.eval()
         totals = torch.zeros(2, len(self.runs), dtype=torch.float64, device=self.device)
         labelled = 0
         for start in range(0, len(examples), size):
             tokens, labels = collate(examples[start : start + size], pad_id)
             labelled += int((labels[:, 1:] != IGNORE).sum())
             tokens, expected = tokens.to(self.device), labels[:, 1:].to(self.device)
-            logits = self.model(tokens.repeat(len(self.runs), 1))[:, :-1].float()
+            logits = model(tokens.repeat(len(self.runs), 1))[:, :-1].float()
             logits = logits.view(len(self.runs), *expected.shape, -1)
             hits = (logits.argmax(-1) == expected) | (expected == IGNORE)
             totals[0] += hits.all(-1).sum(1)

@@ -1,43 +1,53 @@
-"""What to fine-tune on: the orders task (a sentence to JSON), or a JSONL file of one's own.
+"""What to fine-tune on, by name: orders for a real base, the mini base's tasks, or one's own file.
 
     {"prompt": "...", "response": "..."}        one example a line
-
-Orders teach a form, not knowledge: the base knows every word and still gets none right. The
-held-out examples have names and wordings that training never shows.
 """
 
 import json
-import random
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from lorakit.files import replacing
+from lorakit.mini_tasks import COUNTS, MINI_TASKS, RECORDS, examples, is_mini_task
+from lorakit.orders import orders
 from lorakit.text import Example
 
 LEAST = 5  # examples that a file must have, so that one in five can be held out
 
 
+ORDERS = "orders"
+
+
 @dataclass(frozen=True)
 class Task:
-    """Examples to train on, and others to be judged by."""
+    """Examples to train on, others to be judged by, and, where there are, others to choose by."""
 
     name: str
     train: tuple[Example, ...]
     heldout: tuple[Example, ...]
+    validation: tuple[Example, ...] = ()
 
 
 def load_task(name: str) -> Task:
-    """The task called `name` ("orders"), or the one in a JSONL file, every fifth line held out.
+    """The task called `name` ("orders", "json", ...), or the one in a JSONL file, every fifth line
+    held out.
 
     Raises ValueError for a name that is neither, or a file with a bad line, by its number.
     """
-    if name == "orders":
+    if name == ORDERS:
         return Task(name, orders("train"), orders("heldout"))
+    if is_mini_task(name):
+        return mini_task(name)
     path = Path(name)
     if not path.is_file():
-        raise ValueError(f'task {name!r} is not known: it is "orders", or the path of a JSONL file')
+        raise ValueError(
+            f"task {name!r} is not known: it is {ORDERS!r}, one of the mini base's ("
+            f"{', '.join(MINI_TASKS)}, record-0 to record-{RECORDS - 1}), or the path of a JSONL "
+            "file"
+        )
     examples = read_examples(path)
     if len(examples) < LEAST:
         raise ValueError(
@@ -49,6 +59,12 @@ def load_task(name: str) -> Task:
         tuple(example for i, example in enumerate(examples) if i % 5 != 4),
         tuple(examples[4::5]),
     )
+
+
+@lru_cache(maxsize=32)
+def mini_task(name: str) -> Task:
+    """A task of the mini base, in its three splits."""
+    return Task(name, **{split: examples(name, split) for split in COUNTS})
 
 
 def read_examples(path: Path | str) -> list[Example]:
@@ -90,6 +106,14 @@ def write_examples(path: Path | str, examples: Sequence[Example]) -> None:
         fresh.write_text("".join(lines), encoding="utf-8")
 
 
+def write_tasks(folder: Path) -> None:
+    """Every named task as JSONL files, a folder a task and a file a split."""
+    for name in (ORDERS, *MINI_TASKS):
+        task = load_task(name)
+        for split in ("train", "validation", "heldout"):
+            if chosen := getattr(task, split):
+                write_examples(folder / name / f"{split}.jsonl", chosen)
+
+
 if __name__ == "__main__":  # python -m lorakit.tasks data/tasks
-    for split in _COUNTS:
-        write_examples(Path(sys.argv[1]) / "orders" / f"{split}.jsonl", orders(split))
+    write_tasks(Path(sys.argv[1]))

@@ -22,8 +22,9 @@ VALUES = {
         "lawyer mason nurse painter pilot sailor singer teacher".split()
     ),
     "home": tuple(
-        "Berlin Bern Bonn Cairo Delhi Dublin Geneva Hanoi "
-        "Kyoto Lima London Madrid Oslo Paris Quito Rome".split()
+        # four in Europe, four elsewhere, twice: every split has as many of either
+        "Berlin Dublin Geneva London Cairo Delhi Hanoi Kyoto "
+        "Madrid Oslo Paris Rome Lima Manila Nairobi Quito".split()
     ),
     "pet": tuple(
         "canary cat cow dog donkey duck ferret fish "

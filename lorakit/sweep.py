@@ -1,0 +1,207 @@
+"""A sweep: a list of runs on the mini base, a few programs of stacked runs, one row a run.
+
+    rows = sweep(runs, "rows.jsonl")         killed and called again, it does what is missing
+
+A row is written when its stack is done, the whole file at once: none is lost and none is repeated.
+Besides the scores it holds what a later question may ask of a run: the same stories with their names
+shuffled, the loss on the base's own data, how both went while training, and, where every weight
+trained, how much of the delta lies in eight directions and what those eight alone are worth.
+"""
+
+import datetime
+import json
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lorakit.checkpoint import load_base
+from lorakit.device import describe, pick_device
+from lorakit.files import replacing
+from lorakit.lora import ALL_LINEAR, target_layers
+from lorakit.mini_tasks import mixture_examples, shuffled_examples
+from lorakit.run import Run
+from lorakit.spectrum import energy, random_values, singular_values, truncate
+from lorakit.stacked import Stack, StackedRun
+from lorakit.tasks import mini_task
+from lorakit.text import Batches, Encoded, Tokenizer, encode_batches, encode_example
+
+MARKS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75)  # shares of the steps at which a run is looked at
+CUT = 8  # singular values
+Row = dict[str, Any]
+
+
+def read_rows(path: Path | str) -> list[Row]:
+    """The rows of a sweep so far; none if there is no file."""
+    path = Path(path)
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def sweep(
+    runs: Iterable[Run],
+    out: Path | str,
+    *,
+    width: int = 64,
+    stop: Callable[[], bool] = lambda: False,
+    report: Callable[[str], None] = lambda sentence: None,
+) -> list[Row]:
+    """Do every run that `out` has no row of, `width` at a time; the rows of `runs`, in their order.
+
+    `stop` ends it between two steps; the stack in progress is lost, every one before it is kept.
+    Raises ValueError before anything is trained if two runs are the same, or a task is not known.
+    """
+    runs, out = list(runs), Path(out)
+    if len(set(runs)) < len(runs):
+        raise ValueError(f"the sweep names a run twice: {next(r for r in runs if runs.count(r) > 1)}")
+    for task in {run.task for run in runs}:
+        mini_task(task)
+    rows = {_key(row["run"]): row for row in read_rows(out)}
+    missing = [run for run in runs if _key(asdict(run)) not in rows]
+    stacks = [s for group in _alike(missing) for s in _cut(group, width)]
+    start = time.perf_counter()
+    for number, stack in enumerate(stacks, start=1):
+        made = _train(stack, stop)
+        if made is None:
+            break
+        rows |= {_key(row["run"]): row for row in made}
+        with replacing(out) as fresh:
+            fresh.write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
+        spent = time.perf_counter() - start
+        left = spent / number * (len(stacks) - number)
+        report(
+            f"stack {number} of {len(stacks)}: {len(stack)} runs of {stack[0].method} on "
+            f"{stack[0].task}; {spent:.0f} s, {left:.0f} s left"
+        )
+    return [rows[_key(asdict(run))] for run in runs if _key(asdict(run)) in rows]
+
+
+def _key(run: dict[str, Any]) -> str:
+    return json.dumps(run, sort_keys=True)
+
+
+def _alike(runs: Iterable[Run]) -> list[list[Run]]:
+    """The runs in groups that one program can hold, in order of their first."""
+    groups: dict[tuple, list[Run]] = {}
+    for run in runs:
+        same = (run.base, run.task, run.method, run.targets, run.batch_size, run.steps, run.heldout)
+        groups.setdefault(same, []).append(run)
+    return list(groups.values())
+
+
+def _cut(runs: list[Run], width: int) -> list[list[Run]]:
+    return [runs[i : i + width] for i in range(0, len(runs), width)]
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What every run of a task is judged by."""
+
+    validation: Sequence[Encoded]
+    heldout: Sequence[Encoded]
+    shuffled: Sequence[Encoded]
+    own: Sequence[Encoded]
+
+
+def judges(task: str, tokenizer: Tokenizer, heldout: int) -> Judges:
+    """Encoded examples of a mini task; the base's own data are whole documents, every token."""
+    loaded = mini_task(task)
+    own = [encode_example(tokenizer, e) for e in mixture_examples("heldout", 200)]
+    return Judges(
+        [encode_example(tokenizer, e) for e in loaded.validation],
+        [encode_example(tokenizer, e) for e in loaded.heldout[:heldout]],
+        [encode_example(tokenizer, e) for e in shuffled_examples(task, "heldout", 200)],
+        [Encoded(e.tokens, 1) for e in own],
+    )
+
+
+def _train(runs: list[Run], stop: Callable[[], bool]) -> list[Row] | None:
+    first, device = runs[0], pick_device()
+    base, tokenizer = load_base(first.base, device=device)
+    task, judged = mini_task(first.task), judges(first.task, tokenizer, first.heldout)
+    data: dict[tuple[int, int | None], Batches] = {}
+    for run in runs:
+        if (run.seed, run.sample) not in data:
+            data[run.seed, run.sample] = encode_batches(
+                tokenizer, run.drawn(task.train), batch_size=run.batch_size, seed=run.seed
+            )
+    stack = Stack(
+        base,
+        [
+            StackedRun(r.lora, data[r.seed, r.sample], r.train_config("cpu"), r.seed) for r in runs
+        ],
+    )
+    marks = {max(1, round(share * first.steps)) for share in MARKS} | {first.steps}
+    curves: list[list[list[float]]] = [[] for _ in runs]
+    start = time.perf_counter()
+    while stack.position < stack.steps:
+        if stop():
+            return None
+        stack.step()
+        if stack.position in marks:
+            scores = stack.score(judged.validation[:100]), stack.score(judged.own[:64])
+            for curve, task_score, own_score in zip(curves, *scores, strict=True):
+                curve.append([stack.position, task_score.exact_match, round(own_score.loss, 4)])
+    alive = stack.alive.tolist()
+    seconds = time.perf_counter() - start
+    scored = [stack.score(e) for e in (judged.validation, judged.heldout, judged.shuffled, judged.own)]
+    deltas: list[Row] = [{} for _ in runs] if first.lora else _deltas(stack, judged.heldout)
+    made = {
+        "device": describe(device),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+        "stack": len(runs),
+        "seconds": round(seconds, 1),
+    }
+    return [
+        {
+            "run": asdict(run),
+            "validation": [v.exact_match, round(v.loss, 5)],
+            "heldout": [h.exact_match, round(h.loss, 5)],
+            "shuffled": s.exact_match,
+            "own": round(o.loss, 5),
+            "curve": curves[i],
+            "diverged": not alive[i],
+            **deltas[i],
+            "made": made,
+        }
+        for i, (run, v, h, s, o) in enumerate(zip(runs, *scored, strict=True))
+    ]
+
+
+@torch.no_grad()
+def _deltas(stack: Stack, heldout: Sequence[Encoded]) -> list[Row]:
+    """Of each fully trained run: the energy in the delta's first values, and the score of these.
+
+    `cut` keeps of everything that training changed only CUT singular values of each linear layer:
+    embedding and norms are the base's again. `rest` keeps only what `cut` leaves out of the layers.
+    """
+    before = {n: layer.weight for n, layer in target_layers(stack.base, ALL_LINEAR).items()}
+    shares: list[list[float]] = [[] for _ in stack.runs]
+    chance: list[float] = []
+    cut = stack.plain()
+    rest = stack.plain()
+    for name, W in before.items():
+        trained = stack.parameters[f"{name}.weight"]
+        delta = (trained - W).nan_to_num()
+        values = singular_values(delta)
+        for share, v in zip(shares, values, strict=True):
+            share.append(energy(v, CUT))
+        chance.append(energy(random_values(tuple(W.shape), 1.0), CUT))
+        kept = truncate(delta, CUT)
+        cut.get_submodule(name).weight.copy_(W + kept)
+        rest.get_submodule(name).weight.copy_(trained.nan_to_num() - kept)
+    scores = stack.score(heldout, model=cut), stack.score(heldout, model=rest)
+    return [
+        {
+            "energy": round(sum(share) / len(share), 4),
+            "energy_random": round(sum(chance) / len(chance), 4),
+            "cut": c.exact_match,
+            "rest": r.exact_match,
+        }
+        for share, c, r in zip(shares, *scores, strict=True)
+    ]
