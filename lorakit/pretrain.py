@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from lorakit.device import describe, pick_device
-from lorakit.files import write_json
 from lorakit.hf_folder import save_folder
 from lorakit.history import History, StepRecord
 from lorakit.mixture import any_question, vocabulary
@@ -33,12 +32,16 @@ from lorakit.train import TrainConfig, Training
 from lorakit.world import ATTRIBUTES, tell
 
 BEGIN, END, PAD = "<begin>", "<end>", "<pad>"
-RECIPE = TrainConfig(
-    steps=8_000, lr=2e-3, warmup_steps=500, weight_decay=0.01, autocast=True, seed=0
+UNTIL_IT_BINDS = TrainConfig(
+    steps=30_000, lr=2e-3, warmup_steps=300, weight_decay=0.01, autocast=True
 )
+THEN = replace(UNTIL_IT_BINDS, steps=4_000)
+BOUND = 0.99
+EVERY = 200  # steps between two looks
 BATCH_SIZE = 512
 SHARDS, SHARD = 64, 8192  # 524,288 documents
 QUESTIONS = 4  # after each story
+CROWDS = (1, 2, 3)  # how many people a story has: fewer are easier, and come first to be learnt
 
 
 def mini_tokenizer() -> Tokenizer:
@@ -54,7 +57,7 @@ def documents(shard: int, count: int = SHARD) -> list[str]:
     """The texts of one shard; always the same ones."""
     draw, texts = random.Random(f"documents {shard}"), []
     for _ in range(count):
-        story = tell(draw)
+        story = tell(draw, people=draw.choice(CROWDS))
         text = f"{BEGIN} {story.text}"
         for question in [any_question(draw, story) for _ in range(QUESTIONS)]:
             text += f" {question.text} {question.answer(story)} {END}"
@@ -94,75 +97,82 @@ def encode_documents(tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor:
 
 
 @torch.no_grad()
-def binding(model: Llama, tokenizer: Tokenizer, count: int = 128) -> float:
+def binding(model: Llama, tokenizer: Tokenizer, count: int = 256) -> float:
     """How often the likeliest word after "what is the home of Ada ?" and a first "the home of Ada
     is" is Ada's home, on stories of all words, the same ones each time."""
-    draw, right = random.Random("binding"), 0
-    device = model.lm_head.weight.device
+    draw, prompts, facts = random.Random("binding"), [], []
     for _ in range(count):
         story, attribute = tell(draw), draw.choice(ATTRIBUTES)
         person = draw.choice(story.people)
-        stem = f"the {attribute} of {person.name} is"
-        tokens = tokenizer.encode(f"{BEGIN} {story.text} what is {stem[:-3]} ? {stem}")
-        # Not through __call__: compiled, it would be compiled again for each length.
-        token = model.forward(torch.tensor([tokens], device=device))[0, -1].argmax()
-        right += tokenizer.decode([int(token)]) == getattr(person, attribute)
-    return right / count
+        fact = f"the {attribute} of {person.name}"
+        prompts.append(f"{BEGIN} {story.text} what is {fact} ? {fact} is")
+        facts.append(tokenizer.encode(getattr(person, attribute))[0])
+    tokens = encode_documents(tokenizer, prompts).long().to(model.lm_head.weight.device)
+    last = (tokens != tokenizer.pad_id).sum(1) - 1
+    # Not through __call__: a compiled model would be compiled again for these lengths.
+    guesses = model.forward(tokens)[torch.arange(count), last].argmax(-1)
+    return (guesses.cpu() == torch.tensor(facts)).float().mean().item()
 
 
 def pretrain(
-    config: TrainConfig = RECIPE,
+    until: TrainConfig = UNTIL_IT_BINDS,
+    then: TrainConfig = THEN,
     *,
     shards: int = SHARDS,
     batch_size: int = BATCH_SIZE,
     report: Callable[[str], None] = lambda sentence: None,
-) -> tuple[Llama, Tokenizer, History]:
-    """The mini base made again; `report` hears a sentence every hundred steps."""
+) -> tuple[Llama, Tokenizer, list[History]]:
+    """The mini base made again, and the history of both parts; `report` hears how it goes.
+
+    Raises ArithmeticError if the base has not bound facts to names when `until` has run out.
+    """
     tokenizer, device = mini_tokenizer(), pick_device()
     report(f"telling {shards * SHARD:,} documents")
     with ProcessPoolExecutor() as pool:
         texts = [text for shard in pool.map(documents, range(shards)) for text in shard]
     tokens = encode_documents(tokenizer, texts).to(device)
     report(f"{len(tokens):,} documents of up to {tokens.shape[1]} tokens, on {describe(device)}")
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        model = Llama(PRESETS["mini"])
+    corpus = Corpus(tokens, batch_size, tokenizer.pad_id)
+    model = fresh_model(until.seed).to(device)
     if device.type == "cuda":
         model.compile()  # half a minute, then twice as fast
-    training = Training(model.to(device), Corpus(tokens, batch_size, tokenizer.pad_id), config)
+    bound, histories = 0.0, []
 
     def tell_step(record: StepRecord) -> None:
-        if record.step % 100 == 0:
-            left = (config.steps - record.step) * training.history.seconds / record.step
-            line = f"step {record.step:,} of {config.steps:,}, loss {record.loss:.4f}"
-            if record.step % 1000 == 0:
-                line += f", binding {binding(model, tokenizer):.2f}"
-            report(f"{line}, {left:.0f} s left")
+        nonlocal bound
+        if record.step % EVERY == 0:
+            bound = binding(model, tokenizer)
+            report(f"step {record.step:,}, loss {record.loss:.4f}, binding {bound:.2f}")
 
-    training.run(on_step=tell_step)
-    return model.cpu(), tokenizer, training.history
+    for config, stop in ((until, lambda: bound >= BOUND), (then, lambda: False)):
+        training = Training(model, corpus, config)
+        histories.append(training.run(on_step=tell_step, stop=stop))
+        if bound < BOUND:
+            raise ArithmeticError(f"after {training.position} steps binding is {bound:.2f} still")
+    return model.cpu(), tokenizer, histories
+
+
+def fresh_model(seed: int) -> Llama:
+    """The mini preset before its first step, its matrices as large as suits their small width."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Llama(PRESETS["mini"])
+    with torch.no_grad():
+        for weight in model.model.layers.parameters():
+            if weight.ndim == 2:
+                weight.mul_(3)  # 0.06, near 1 / sqrt(width)
+    return model
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Pre-train the mini base.")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=RECIPE.steps)
-    parser.add_argument("--shards", type=int, default=SHARDS)
-    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
     options = parser.parse_args()
-    model, tokenizer, history = pretrain(
-        replace(RECIPE, steps=options.steps),
-        shards=options.shards,
-        batch_size=options.batch_size,
-        report=lambda sentence: print(sentence, file=sys.stderr, flush=True),
+    model, tokenizer, histories = pretrain(
+        report=lambda sentence: print(sentence, file=sys.stderr, flush=True)
     )
     save_folder(model, tokenizer, options.out)
-    print(f"{history.seconds:.0f} s of steps", file=sys.stderr)
-    every = history.steps[99::100]
-    write_json(
-        options.out.with_name(f"{options.out.name}-history.json"),
-        [{"step": r.step, "loss": round(r.loss, 4)} for r in every],
-    )
+    print(f"{sum(history.seconds for history in histories):.0f} s of steps", file=sys.stderr)
 
 
 if __name__ == "__main__":

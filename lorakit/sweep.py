@@ -142,7 +142,7 @@ def _train(runs: list[Run], stop: Callable[[], bool]) -> list[Row] | None:
             return None
         stack.step()
         if stack.position in marks:
-            scores = stack.score(judged.validation[:100]), stack.score(judged.own[:64])
+            scores = stack.score(judged.validation[:60]), stack.score(judged.own[:40])
             for curve, task_score, own_score in zip(curves, *scores, strict=True):
                 curve.append([stack.position, task_score.exact_match, round(own_score.loss, 4)])
     alive = stack.alive.tolist()

@@ -96,10 +96,10 @@ def words_at(words: tuple[str, ...], split: str, place: int) -> tuple[str, ...]:
     return tuple(w for i, w in enumerate(words) if (i + place) % 4 in SPLITS[split])
 
 
-def tell(draw: random.Random, split: str | None = None) -> Story:
+def tell(draw: random.Random, split: str | None = None, people: int = PEOPLE) -> Story:
     """A story of a split's own names and values; with None, of all there are."""
-    names = draw.sample(split_words(NAMES, split), PEOPLE)
-    columns = [draw.sample(split_words(VALUES[key], split), PEOPLE) for key in ATTRIBUTES]
+    names = draw.sample(split_words(NAMES, split), people)
+    columns = [draw.sample(split_words(VALUES[key], split), people) for key in ATTRIBUTES]
     return _telling(draw, names, columns)
 
 
@@ -118,6 +118,6 @@ def tell_pairs(draw: random.Random, split: str) -> Story:
 
 def _telling(draw: random.Random, names: list[str], columns: list[list[str]]) -> Story:
     people = tuple(Person(*facts) for facts in zip(names, *columns, strict=True))
-    sentences = [(i, draw.choice(PHRASES[key])) for i in range(PEOPLE) for key in ATTRIBUTES]
+    sentences = [(i, draw.choice(PHRASES[key])) for i in range(len(people)) for key in ATTRIBUTES]
     draw.shuffle(sentences)
     return Story(people, tuple(sentences))

@@ -1,0 +1,207 @@
+"""Is the lesson true on the mini world? Every claim, the runs that test it, and what came out.
+
+    python -m lorakit.science data/results/science.json       minutes on a GPU; resumes when killed
+
+Each method gets the same steps and the same number of learning rates; the rate is chosen by
+validation, the scores are those of the held-out examples, over seeds. A seed decides the adapter's
+start, the order of the examples and which of them there are.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from lorakit.checkpoint import load_base
+from lorakit.device import pick_device
+from lorakit.files import replacing
+from lorakit.mini_tasks import DEEP, NARROW
+from lorakit.run import Run
+from lorakit.scoring import score
+from lorakit.sweep import Row, judges, sweep
+
+COMMAND = "python -m lorakit.science data/results/science.json"
+SEEDS = range(5)
+SAMPLE = 800  # of a task's 1,000 training examples, drawn by the seed
+RATES = {  # as many for each method
+    "full": tuple(6.25e-5 * 2**i for i in range(7)),
+    "lora": tuple(6.25e-4 * 2**i for i in range(7)),
+}
+MATCHED = 0.9  # exact match on validation at which forgetting is compared
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a task's runs have in common, and the ranks that are tried."""
+
+    task: str
+    steps: int
+    ranks: tuple[int, ...] = (1, 8)
+
+    def runs(self) -> list[Run]:
+        methods = [("full", 8), *(("lora", rank) for rank in self.ranks)]
+        return [
+            Run(
+                base="mini",
+                task=self.task,
+                method=method,
+                rank=rank,
+                alpha=2.0 * rank,
+                lr=lr,
+                batch_size=16,
+                steps=self.steps,
+                heldout=500,
+                answers=0,
+                seed=seed,
+                sample=SAMPLE,
+            )
+            for method, rank in methods
+            for lr in RATES[method]
+            for seed in SEEDS
+        ]
+
+
+NARROW_PLANS = tuple(Plan(task, 60) for task in NARROW)
+GRADED_PLANS = (
+    Plan("six-dialect", 200, (1, 2, 4, 8, 16)),
+    Plan("manners-dialect", 150, (1, 8, 16)),
+    Plan("dialect", 60, (1, 8, 16)),
+    Plan("six", 100, (1, 8, 16)),
+)
+PLANS = (*NARROW_PLANS, GRADED_PLANS[0], Plan(DEEP, 300), *GRADED_PLANS[1:])
+
+
+def summarise(rows: list[Row]) -> list[dict[str, Any]]:
+    """One line a task, method and rank, at the learning rate that validation likes best.
+
+    Best is the highest mean exact match; among equals, the lowest mean loss.
+    """
+    groups: dict[tuple, dict[float, list[Row]]] = {}
+    for row in rows:
+        run = row["run"]
+        key = (run["task"], run["method"], run["rank"] if run["method"] == "lora" else None)
+        groups.setdefault(key, {}).setdefault(run["lr"], []).append(row)
+    lines = []
+    for (task, method, rank), by_rate in groups.items():
+        lr = max(by_rate, key=lambda rate: _liking(by_rate[rate]))
+        best = by_rate[lr]
+        line = {
+            "task": task,
+            "method": method,
+            "rank": rank,
+            "steps": best[0]["run"]["steps"],
+            "seeds": len(best),
+            "lr": lr,
+            "edge": lr in (min(by_rate), max(by_rate)),
+            "exact_match": _spread([row["heldout"][0] for row in best]),
+            "loss": _spread([row["heldout"][1] for row in best]),
+            "shuffled": _spread([row["shuffled"] for row in best]),
+            "own_loss": _spread([row["own"] for row in best]),
+        }
+        matched = [loss for row in best if (loss := own_loss_at(row["curve"], MATCHED)) is not None]
+        if len(matched) == len(best):
+            line["own_loss_matched"] = _spread(matched)
+        for name in ("energy", "energy_random", "cut", "rest"):
+            if name in best[0]:
+                line[name] = _spread([row[name] for row in best])
+        lines.append(line)
+    return lines
+
+
+def _liking(rows: list[Row]) -> tuple[float, float]:
+    match, loss = zip(*(row["validation"] for row in rows), strict=True)
+    return round(mean(match), 6), -mean(loss)
+
+
+def own_loss_at(curve: list[list[float]], match: float) -> float | None:
+    """The own-data loss where exact match first reaches `match`, in a line between two looks.
+
+    None if it never does; the first look's own loss if it is there already.
+    """
+    before: list[float] | None = None
+    for point in curve:
+        if point[1] >= match:
+            if before is None:
+                return point[2]
+            share = (match - before[1]) / (point[1] - before[1])
+            return before[2] + share * (point[2] - before[2])
+        before = point
+    return None
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    return {
+        "mean": round(mean(values), 5),
+        "sd": round(stdev(values), 5) if len(values) > 1 else 0.0,
+        "min": min(values),
+        "max": max(values),
+    }
+
+
+def judge_base(tasks: Iterable[str]) -> list[Row]:
+    """What the base does before any training, on the very examples that judge every run."""
+    device = pick_device()
+    model, tokenizer = load_base("mini", device=device)
+    lines = []
+    for task in tasks:
+        judged = judges(task, tokenizer, 500)
+        parts = (judged.heldout, judged.shuffled, judged.own)
+        heldout, shuffled, own = (
+            score(model, part, pad_id=tokenizer.pad_id, batch_size=50) for part in parts
+        )
+        assert heldout and shuffled and own  # only a stop gives None
+        lines.append(
+            {
+                "task": task,
+                "exact_match": heldout.exact_match,
+                "loss": round(heldout.loss, 5),
+                "shuffled": shuffled.exact_match,
+                "own_loss": round(own.loss, 5),
+            }
+        )
+    return lines
+
+
+def write_science(path: Path, rows: list[Row], base: list[Row]) -> None:
+    """Everything as one JSON file, a row a line; how the rows were made stands once each."""
+    made: list[Row] = []
+    short = []
+    for row in rows:
+        if row["made"] not in made:
+            made.append(row["made"])
+        short.append(row | {"made": made.index(row["made"])})
+    parts = {"made": made, "base": base, "summary": summarise(rows), "rows": short}
+    text = f'{{"command": {json.dumps(COMMAND)}'
+    for name, lines in parts.items():
+        text += f',\n"{name}": [\n' + ",\n".join(map(json.dumps, lines)) + "\n]"
+    with replacing(path) as fresh:
+        fresh.write_text(text + "}\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Test the lesson's claims on the mini world.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--rows", type=Path, default=Path("runs/science.jsonl"))
+    parser.add_argument("--tasks", nargs="+", default=[plan.task for plan in PLANS])
+    parser.add_argument("--width", type=int, default=105, help="runs in one program")
+    options = parser.parse_args()
+    plans = [plan for plan in PLANS if plan.task in options.tasks]
+
+    def report(sentence: str) -> None:
+        print(sentence, file=sys.stderr, flush=True)
+
+    try:
+        runs = [run for plan in plans for run in plan.runs()]
+        rows = sweep(runs, options.rows, width=options.width, report=report)
+    except KeyboardInterrupt:
+        report(f"stopped; {options.rows} keeps what is done, and the same command goes on")
+        raise SystemExit(130) from None
+    write_science(options.out, rows, judge_base(plan.task for plan in plans))
+
+
+if __name__ == "__main__":
+    main()

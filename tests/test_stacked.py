@@ -1,0 +1,136 @@
+"""A run in a stack is the run alone: same losses, same weights, same score."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lorakit.lora import LoRAConfig, inject, unfreeze
+from lorakit.model import Llama
+from lorakit.scoring import score
+from lorakit.stacked import Stack, StackedRun
+from lorakit.text import Batches, Encoded
+from lorakit.train import TrainConfig, Training
+
+EXACT = {"rtol": 1e-6, "atol": 1e-7}
+
+
+@pytest.fixture
+def base(model) -> Llama:
+    return model.double()
+
+
+def batches(seed: int, batch_size: int = 3) -> Batches:
+    draw = torch.Generator().manual_seed(9)
+    examples = tuple(
+        Encoded(tuple(torch.randint(3, 61, (6 + n % 4,), generator=draw).tolist()), 2 + n % 2)
+        for n in range(12)
+    )
+    return Batches(examples=examples, batch_size=batch_size, pad_id=0, seed=seed)
+
+
+FIRST, SECOND = batches(0), batches(1)
+CONFIG = TrainConfig(steps=5, lr=3e-3, warmup_steps=2, max_grad_norm=0.5)
+RUNS = {
+    "lora": [
+        StackedRun(LoRAConfig(rank=1, alpha=2), FIRST, CONFIG, 0),
+        StackedRun(LoRAConfig(rank=5, alpha=20), SECOND, replace(CONFIG, lr=1e-2), 1),
+        StackedRun(LoRAConfig(rank=3, alpha=3), FIRST, replace(CONFIG, weight_decay=0.1), 2),
+    ],
+    "full": [
+        StackedRun(None, FIRST, CONFIG, 0),
+        StackedRun(None, SECOND, replace(CONFIG, lr=1e-2), 1),
+        StackedRun(None, FIRST, replace(CONFIG, weight_decay=0.1), 2),
+    ],
+}
+
+
+def alone(base: Llama, run: StackedRun) -> tuple[Llama, list[float]]:
+    """The same run through train.py, and its losses."""
+    one = copy.deepcopy(base)
+    if run.lora is None:
+        unfreeze(one)
+    else:
+        inject(one, run.lora, generator=torch.Generator().manual_seed(run.seed))
+    training = Training(one, run.batches, run.config)
+    return one, training.run().losses
+
+
+@pytest.mark.parametrize("method", RUNS)
+def test_every_run_of_a_stack_is_the_run_alone(base, method):
+    stack = Stack(base, RUNS[method])
+    losses = torch.stack([stack.step() for _ in range(stack.steps)]).T.tolist()
+    for i, run in enumerate(RUNS[method]):
+        one, expected = alone(base, run)
+        assert losses[i] == pytest.approx(expected, rel=1e-5)
+        found = dict(stack.model_of(i).named_parameters())
+        for name, p in one.named_parameters():
+            torch.testing.assert_close(found[name], p, rtol=1e-4, atol=1e-5)
+            assert found[name].requires_grad == p.requires_grad
+
+
+@pytest.mark.parametrize("method", RUNS)
+def test_a_stack_scores_each_run_as_scoring_does(base, method):
+    stack = Stack(base, RUNS[method])
+    for _ in range(stack.steps):
+        stack.step()
+    examples = FIRST.examples[:7]
+    for i, found in enumerate(stack.score(examples, tokens_at_once=60)):
+        expected = score(stack.model_of(i), examples, pad_id=0)
+        assert (found.right, found.count) == (expected.right, expected.count)
+        assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+
+
+def test_the_zeros_that_pad_a_rank_stay_zero(base):
+    stack = Stack(base, RUNS["lora"])
+    for _ in range(stack.steps):
+        stack.step()
+    for name, p in stack.parameters.items():
+        if name.endswith(".A"):
+            assert not p[0, 1:].any() and p[0, :1].any()
+        if name.endswith(".B"):
+            assert not p[0, :, 1:].any() and p[0, :, :1].any()
+
+
+@pytest.mark.parametrize("method", RUNS)
+def test_the_base_stays_as_it_was(base, method):
+    before = copy.deepcopy(base.state_dict())
+    stack = Stack(base, RUNS[method])
+    stack.step()
+    for name, value in base.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("method", RUNS)
+def test_a_run_that_blows_up_stands_still_and_the_others_do_not_notice(base, method):
+    wild = replace(RUNS[method][0], config=replace(CONFIG, lr=1e200))
+    stack = Stack(base, [wild, *RUNS[method][1:]])
+    losses = [stack.step() for _ in range(stack.steps)]
+    assert stack.alive.tolist() == [False, True, True]
+    assert not losses[-1][0].isfinite()
+    calm = Stack(base, RUNS[method])
+    expected = [calm.step() for _ in range(calm.steps)][-1]
+    torch.testing.assert_close(losses[-1][1:], expected[1:], **EXACT)
+
+
+def test_a_full_stack_keeps_tied_weights_tied(base):
+    stack = Stack(base, RUNS["full"])
+    assert stack.model.lm_head.weight is stack.model.model.embed_tokens.weight
+    assert sum(p[0].numel() for p in stack.parameters.values()) == sum(
+        p.numel() for p in base.parameters()
+    )
+
+
+def test_what_one_program_cannot_vary_is_refused_and_named(base):
+    first = RUNS["lora"][0]
+    for other, field in [
+        (RUNS["full"][0], "method"),
+        (replace(first, lora=replace(first.lora, targets=("q_proj",))), "targets"),
+        (replace(first, config=replace(CONFIG, steps=9)), "steps"),
+        (replace(first, batches=batches(0, batch_size=2)), "batch_size"),
+    ]:
+        with pytest.raises(ValueError, match=f"must agree in {field}"):
+            Stack(base, [first, other])
+    with pytest.raises(ValueError, match="no runs"):
+        Stack(base, [])

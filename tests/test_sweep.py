@@ -1,0 +1,128 @@
+"""A sweep does each run once, whatever kills it, and says of each what was measured."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lorakit import sweep as module
+from lorakit.checkpoint import load_base
+from lorakit.experiment import finetune
+from lorakit.hf_folder import save_folder
+from lorakit.mini_tasks import examples
+from lorakit.model import Llama
+from lorakit.presets import PRESETS
+from lorakit.pretrain import mini_tokenizer
+from lorakit.run import Run
+from lorakit.scoring import score
+from lorakit.sweep import read_rows, sweep
+from lorakit.text import encode_example
+
+
+@pytest.fixture
+def small_base(tmp_path) -> str:
+    """A base that knows the mini world's words and nothing else."""
+    torch.manual_seed(0)
+    tokenizer = mini_tokenizer()
+    config = replace(
+        PRESETS["mini"], hidden_size=32, intermediate_size=48, num_hidden_layers=1
+    )
+    save_folder(Llama(config), tokenizer, tmp_path / "small")
+    return str(tmp_path / "small")
+
+
+@pytest.fixture
+def runs(small_base) -> list[Run]:
+    run = Run(base=small_base, task="label", batch_size=4, steps=3, heldout=10, answers=0)
+    some = [replace(run, rank=r, lr=lr) for r in (1, 2) for lr in (1e-3, 2e-3)]
+    return [*some, replace(run, method="full", lr=1e-3), replace(run, method="full", lr=2e-3)]
+
+
+@pytest.fixture(autouse=True)
+def few_judges(monkeypatch):
+    """Ten examples of each kind: an untrained base is as bad at ten as at hundreds."""
+    whole = module.judges
+
+    def few(task, tokenizer, heldout):
+        judged = whole(task, tokenizer, heldout)
+        return module.Judges(*(part[:10] for part in vars(judged).values()))
+
+    monkeypatch.setattr(module, "judges", few)
+
+
+def test_there_is_a_row_for_every_run_in_their_order(runs, tmp_path):
+    rows = sweep(runs, tmp_path / "rows.jsonl", width=3)
+    assert [Run(**row["run"]) for row in rows] == runs
+    assert all(row["made"]["device"] and row["made"]["torch"] for row in rows)
+    assert ["energy" in row for row in rows] == [run.method == "full" for run in runs]
+    assert [row["curve"][-1][0] for row in rows] == [3] * len(runs)
+
+
+def test_a_killed_sweep_goes_on_with_what_is_missing(runs, tmp_path, monkeypatch):
+    out = tmp_path / "rows.jsonl"
+    calls = []
+    train = module._train
+
+    def dying(stack, stop):
+        calls.append(stack)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return train(stack, stop)
+
+    monkeypatch.setattr(module, "_train", dying)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(runs, out, width=2)
+    kept = read_rows(out)
+    assert [Run(**row["run"]) for row in kept] == runs[:2]
+    calls.clear()
+    monkeypatch.setattr(module, "_train", lambda stack, stop: calls.append(stack) or train(stack, stop))
+    rows = sweep(runs, out, width=2)
+    assert [Run(**row["run"]) for row in rows] == runs
+    assert rows[:2] == kept
+    assert [run for stack in calls for run in stack] == runs[2:]
+    assert len(read_rows(out)) == len(runs)
+
+
+def test_a_stop_keeps_the_stacks_that_are_done(runs, tmp_path):
+    asked = []
+    rows = sweep(
+        runs, tmp_path / "rows.jsonl", width=2, stop=lambda: asked.append(1) or len(asked) > 4
+    )
+    assert [Run(**row["run"]) for row in rows] == runs[:2] == [
+        Run(**row["run"]) for row in read_rows(tmp_path / "rows.jsonl")
+    ]
+
+
+def test_a_row_says_what_the_run_alone_scores(runs, tmp_path, monkeypatch):
+    for run in (runs[0], runs[-1]):
+        (row,) = sweep([run], tmp_path / f"{run.method}.jsonl")
+        alone = finetune(run)
+        assert row["heldout"][0] == pytest.approx(alone.after.exact_match)
+        assert row["heldout"][1] == pytest.approx(alone.after.loss, rel=1e-3)
+
+
+def test_a_cut_that_keeps_every_direction_keeps_what_the_layers_learnt(runs, tmp_path, monkeypatch):
+    """With all values kept the rest is nothing: its score is the base's."""
+    monkeypatch.setattr(module, "CUT", 48)
+    run = replace(runs[-1], lr=3e-2, steps=30)
+    (row,) = sweep([run], tmp_path / "rows.jsonl")
+    base, tokenizer = load_base(run.base)
+    heldout = [encode_example(tokenizer, e) for e in examples(run.task, "heldout", 10)]
+    before = score(base, heldout, pad_id=tokenizer.pad_id).exact_match
+    assert row["rest"] == before
+    assert row["energy"] == pytest.approx(1) == row["energy_random"]
+
+
+def test_a_run_named_twice_and_a_task_of_another_world_are_refused(runs, tmp_path):
+    with pytest.raises(ValueError, match="names a run twice"):
+        sweep([runs[0], runs[0]], tmp_path / "rows.jsonl")
+    with pytest.raises(ValueError, match="'orders' is no task of the mini base"):
+        sweep([replace(runs[0], task="orders")], tmp_path / "rows.jsonl")
+    assert not (tmp_path / "rows.jsonl").exists()
+
+
+def test_rows_are_lines_of_json(runs, tmp_path):
+    sweep(runs[:1], tmp_path / "rows.jsonl")
+    (line,) = (tmp_path / "rows.jsonl").read_text().splitlines()
+    assert json.loads(line)["run"]["rank"] == 1
