@@ -28,8 +28,8 @@ COMMAND = "python -m lorakit.science data/results/science.json"
 SEEDS = range(5)
 SAMPLE = 800  # of a task's 1,000 training examples, drawn by the seed
 RATES = {  # as many for each method
-    "full": tuple(6.25e-5 * 2**i for i in range(7)),
-    "lora": tuple(6.25e-4 * 2**i for i in range(7)),
+    "full": tuple(1.25e-4 * 2**i for i in range(6)),
+    "lora": tuple(1.25e-3 * 2**i for i in range(6)),
 }
 MATCHED = 0.9  # exact match on validation at which forgetting is compared
 
