@@ -104,6 +104,19 @@ class Dialect:
         return replace(question, answer=lambda story: _spoken(question.answer(story), SMALL_WORDS))
 
 
+@dataclass(frozen=True)
+class Backwards:
+    """A form whose answers are told from their last word to their first."""
+
+    form: Form
+
+    def ask(self, draw: random.Random, story: Story) -> Question:
+        question = self.form.ask(draw, story)
+        return replace(
+            question, answer=lambda story: " ".join(reversed(question.answer(story).split()))
+        )
+
+
 def _exchange(words: tuple[str, ...], seed: str) -> dict[str, str]:
     """A fixed permutation of `words` in which none stands for itself."""
     ring = random.Random(seed).sample(words, len(words))
@@ -156,6 +169,8 @@ GRADED: dict[str, Form] = {
     "dialect": Dialect(_PORTRAIT),
     "manners": Manners(),
     "manners-dialect": Dialect(Manners()),
+    "manners-backwards": Backwards(Manners()),
+    "portrait-backwards": Backwards(_PORTRAIT),
     "six": AnyOf(tuple(NARROW.values())),
     "six-dialect": Dialect(AnyOf(tuple(NARROW.values()))),
     "offices-8": Offices(8),

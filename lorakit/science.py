@@ -67,12 +67,12 @@ class Plan:
 
 NARROW_PLANS = tuple(Plan(task, 60) for task in NARROW)
 GRADED_PLANS = (
-    Plan("six-dialect", 200, (1, 2, 4, 8, 16)),
     Plan("manners-dialect", 150, (1, 8, 16)),
+    Plan("manners-backwards", 200),
+    Plan("six-dialect", 200, (1, 2, 4, 8, 16)),
     Plan("dialect", 60, (1, 8, 16)),
-    Plan("six", 100, (1, 8, 16)),
 )
-PLANS = (*NARROW_PLANS, GRADED_PLANS[0], Plan(DEEP, 300), *GRADED_PLANS[1:])
+PLANS = (*NARROW_PLANS, *GRADED_PLANS, Plan(DEEP, 300))
 
 
 def summarise(rows: list[Row]) -> list[dict[str, Any]]:

@@ -3,9 +3,8 @@
     rows = sweep(runs, "rows.jsonl")         killed and called again, it does what is missing
 
 A row is written when its stack is done, the whole file at once: none is lost and none is repeated.
-Besides the scores it holds what a later question may ask of a run: the same stories with their names
-shuffled, the loss on the base's own data, how both went while training, and, where every weight
-trained, how much of the delta lies in eight directions and what those eight alone are worth.
+Besides the scores it holds what a later question may ask of a run: the score on the same stories with
+their names shuffled, the loss on the base's own data, and how match and own loss went in training.
 """
 
 import datetime
@@ -22,16 +21,13 @@ import torch
 from lorakit.checkpoint import load_base
 from lorakit.device import describe, pick_device
 from lorakit.files import replacing
-from lorakit.lora import ALL_LINEAR, target_layers
 from lorakit.mini_tasks import mixture_examples, shuffled_examples
 from lorakit.run import Run
-from lorakit.spectrum import energy, random_values, singular_values, truncate
 from lorakit.stacked import Stack, StackedRun
 from lorakit.tasks import mini_task
 from lorakit.text import Batches, Encoded, Tokenizer, encode_batches, encode_example
 
 MARKS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75)  # shares of the steps at which a run is looked at
-CUT = 8  # singular values
 Row = dict[str, Any]
 
 
@@ -118,23 +114,39 @@ def judges(task: str, tokenizer: Tokenizer, heldout: int) -> Judges:
     )
 
 
-def _train(runs: list[Run], stop: Callable[[], bool]) -> list[Row] | None:
-    first, device = runs[0], pick_device()
-    base, tokenizer = load_base(first.base, device=device)
-    task, judged = mini_task(first.task), judges(first.task, tokenizer, first.heldout)
+def stack_runs(runs: Sequence[Run]) -> tuple[Stack, Judges]:
+    """Runs of one task as a stack that has yet to train, and what judges them."""
+    first = runs[0]
+    base, tokenizer = load_base(first.base, device=pick_device())
+    train = mini_task(first.task).train
     data: dict[tuple[int, int | None], Batches] = {}
     for run in runs:
         if (run.seed, run.sample) not in data:
             data[run.seed, run.sample] = encode_batches(
-                tokenizer, run.drawn(task.train), batch_size=run.batch_size, seed=run.seed
+                tokenizer, run.drawn(train), batch_size=run.batch_size, seed=run.seed
             )
-    stack = Stack(
-        base,
-        [
-            StackedRun(r.lora, data[r.seed, r.sample], r.train_config("cpu"), r.seed) for r in runs
-        ],
-    )
-    marks = {max(1, round(share * first.steps)) for share in MARKS} | {first.steps}
+    stacked = [
+        StackedRun(run.lora, data[run.seed, run.sample], run.train_config("cpu"), run.seed)
+        for run in runs
+    ]
+    return Stack(base, stacked), judges(first.task, tokenizer, first.heldout)
+
+
+def how_made(runs: Sequence[Run], seconds: float) -> Row:
+    """What must be known of a measurement: where, with what, when, and what it took."""
+    return {
+        "device": describe(pick_device()),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+        "stack": len(runs),
+        "seconds": round(seconds, 1),
+    }
+
+
+def _train(runs: Sequence[Run], stop: Callable[[], bool]) -> list[Row] | None:
+    stack, judged = stack_runs(runs)
+    marks = {max(1, round(share * stack.steps)) for share in MARKS} | {stack.steps}
     curves: list[list[list[float]]] = [[] for _ in runs]
     start = time.perf_counter()
     while stack.position < stack.steps:
@@ -146,17 +158,9 @@ def _train(runs: list[Run], stop: Callable[[], bool]) -> list[Row] | None:
             for curve, task_score, own_score in zip(curves, *scores, strict=True):
                 curve.append([stack.position, task_score.exact_match, round(own_score.loss, 4)])
     alive = stack.alive.tolist()
-    seconds = time.perf_counter() - start
-    scored = [stack.score(e) for e in (judged.validation, judged.heldout, judged.shuffled, judged.own)]
-    deltas: list[Row] = [{} for _ in runs] if first.lora else _deltas(stack, judged.heldout)
-    made = {
-        "device": describe(device),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "date": datetime.date.today().isoformat(),
-        "stack": len(runs),
-        "seconds": round(seconds, 1),
-    }
+    made = how_made(runs, time.perf_counter() - start)
+    parts = (judged.validation, judged.heldout, judged.shuffled, judged.own)
+    scored = [stack.score(part) for part in parts]
     return [
         {
             "run": asdict(run),
@@ -166,42 +170,7 @@ def _train(runs: list[Run], stop: Callable[[], bool]) -> list[Row] | None:
             "own": round(o.loss, 5),
             "curve": curves[i],
             "diverged": not alive[i],
-            **deltas[i],
             "made": made,
         }
         for i, (run, v, h, s, o) in enumerate(zip(runs, *scored, strict=True))
-    ]
-
-
-@torch.no_grad()
-def _deltas(stack: Stack, heldout: Sequence[Encoded]) -> list[Row]:
-    """Of each fully trained run: the energy in the delta's first values, and the score of these.
-
-    `cut` keeps of everything that training changed only CUT singular values of each linear layer:
-    embedding and norms are the base's again. `rest` keeps only what `cut` leaves out of the layers.
-    """
-    before = {n: layer.weight for n, layer in target_layers(stack.base, ALL_LINEAR).items()}
-    shares: list[list[float]] = [[] for _ in stack.runs]
-    chance: list[float] = []
-    cut = stack.plain()
-    rest = stack.plain()
-    for name, W in before.items():
-        trained = stack.parameters[f"{name}.weight"]
-        delta = (trained - W).nan_to_num()
-        values = singular_values(delta)
-        for share, v in zip(shares, values, strict=True):
-            share.append(energy(v, CUT))
-        chance.append(energy(random_values(tuple(W.shape), 1.0), CUT))
-        kept = truncate(delta, CUT)
-        cut.get_submodule(name).weight.copy_(W + kept)
-        rest.get_submodule(name).weight.copy_(trained.nan_to_num() - kept)
-    scores = stack.score(heldout, model=cut), stack.score(heldout, model=rest)
-    return [
-        {
-            "energy": round(sum(share) / len(share), 4),
-            "energy_random": round(sum(chance) / len(chance), 4),
-            "cut": c.exact_match,
-            "rest": r.exact_match,
-        }
-        for share, c, r in zip(shares, *scores, strict=True)
     ]

@@ -1,0 +1,111 @@
+"""What science.json says follows from its rows, and its rows from runs that can be done again."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from lorakit.counts import count
+from lorakit.experiment import finetune
+from lorakit.lora import LoRAConfig
+from lorakit.mini_tasks import DEEP, NARROW
+from lorakit.presets import PRESETS
+from lorakit.run import Run
+from lorakit.science import PLANS, RATES, SEEDS, judge_base, own_loss_at, summarise, write_science
+
+PATH = Path(__file__).parent.parent / "data" / "results" / "science.json"
+SCIENCE = json.loads(PATH.read_text())
+ROWS = SCIENCE["rows"]
+LINES = {(line["task"], line["method"], line["rank"]): line for line in SCIENCE["summary"]}
+
+
+def row(heldout, *, lr=1e-3, validation=(0.5, 1.0), seed=0, **more):
+    run = {"task": "json", "method": "lora", "rank": 1, "lr": lr, "seed": seed, "steps": 10}
+    return {
+        "run": run,
+        "validation": list(validation),
+        "heldout": [heldout, 0.1],
+        "shuffled": 0.0,
+        "own": 1.0,
+        "curve": [[5, 0.0, 1.0], [10, 1.0, 2.0]],
+        **more,
+    }
+
+
+# The summary
+
+
+def test_the_rate_is_chosen_by_validation_not_by_what_is_held_out():
+    rows = [row(0.9, lr=1e-3, validation=(0.4, 1)), row(0.6, lr=2e-3, validation=(0.5, 1))]
+    (line,) = summarise(rows)
+    assert (line["lr"], line["exact_match"]["mean"]) == (2e-3, 0.6)
+    assert line["edge"]
+
+
+def test_among_equal_matches_the_lower_loss_is_chosen():
+    rows = [row(0.1, lr=lr, validation=(1.0, loss)) for lr, loss in ((1e-3, 3), (2e-3, 1), (4e-3, 2))]
+    (line,) = summarise(rows)
+    assert line["lr"] == 2e-3
+    assert not line["edge"]
+
+
+def test_the_spread_is_over_seeds():
+    (line,) = summarise([row(match, seed=i) for i, match in enumerate((0.2, 0.4, 0.6))])
+    assert line["exact_match"] == {"mean": 0.4, "sd": 0.2, "min": 0.2, "max": 0.6}
+    assert line["seeds"] == 3
+
+
+def test_forgetting_is_compared_where_the_match_is_reached():
+    curve = [[5, 0.0, 1.0], [10, 0.8, 2.0], [20, 1.0, 4.0]]
+    assert own_loss_at(curve, 0.9) == pytest.approx(3.0)
+    assert own_loss_at(curve, 0.0) == 1.0
+    assert own_loss_at(curve[:2], 0.9) is None
+
+
+# The file
+
+
+def test_the_summary_is_that_of_the_rows():
+    assert SCIENCE["summary"] == summarise(ROWS)
+
+
+def test_the_rows_are_all_runs_of_the_plans_once_each():
+    planned = Counter(run for plan in PLANS for run in plan.runs())
+    assert Counter(Run(**row["run"]) for row in ROWS) == planned
+    assert len(SEEDS) >= 5
+    assert len({len(rates) for rates in RATES.values()}) == 1
+
+
+def test_every_row_says_where_and_when_it_was_made():
+    for row in ROWS:
+        made = SCIENCE["made"][row["made"]]
+        assert made["device"] and made["torch"] and made["python"] and made["date"]
+    assert SCIENCE["command"].startswith("python -m lorakit.science")
+
+
+def test_writing_again_gives_the_same_file(tmp_path):
+    rows = [row | {"made": SCIENCE["made"][row["made"]]} for row in ROWS]
+    write_science(tmp_path / "science.json", rows, SCIENCE["base"])
+    assert (tmp_path / "science.json").read_bytes() == PATH.read_bytes()
+
+
+def test_the_bases_line_is_what_the_base_does():
+    (line,) = judge_base(["json"])
+    (stored,) = (line for line in SCIENCE["base"] if line["task"] == "json")
+    assert line["exact_match"] == pytest.approx(stored["exact_match"], abs=0.01)
+    assert line["own_loss"] == pytest.approx(stored["own_loss"], abs=1e-3)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_run_done_again_on_this_cpu_scores_as_it_did(method):
+    line = LINES["json", method, 8 if method == "lora" else None]
+    (stored,) = (
+        row
+        for row in ROWS
+        if (row["run"]["task"], row["run"]["method"], row["run"]["lr"], row["run"]["seed"])
+        == ("json", method, line["lr"], 0)
+        and row["run"]["rank"] == 8
+    )
+    run = Run(**stored["run"])
+    assert finetune(run).after.exact_match == pytest.approx(stored["heldout"][0], abs=0.03)
