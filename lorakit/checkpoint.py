@@ -86,8 +86,8 @@ def resolve(name: Path | str, *, progress: Progress = silent) -> Path:
     if path.suffix == ".gguf" and path.is_file():
         return _converted(path, progress)
     raise ValueError(
-        f'{str(name)!r} is no base: give "{MINI}", "{SMOLLM2}", a .gguf file or a Hugging Face folder that '
-        'is there, or a model id such as "HuggingFaceTB/SmolLM2-360M"'
+        f'{str(name)!r} is no base: give "{MINI}", "{SMOLLM2}", a .gguf file or a Hugging Face '
+        'folder that is there, or a model id such as "HuggingFaceTB/SmolLM2-360M"'
     )
 
 

@@ -1,8 +1,8 @@
 """What the delta of a full fine-tune is worth when it is cut to a few singular values.
 
-    cut      each linear layer's delta keeps its first k values; embedding and norms as trained
-    alone    the same, and embedding and norms are the base's again: what an adapter could carry
-    rest     as `cut`, but each layer keeps all values except the first k
+cut      each linear layer's delta keeps its first k values; embedding and norms as trained
+alone    the same, and embedding and norms are the base's again: what an adapter could carry
+rest     as `cut`, but each layer keeps all values except the first k
 """
 
 import time
@@ -48,8 +48,8 @@ def cut_runs(
             share.append(energy(values, k))
         kept = truncate(delta, k)
         for name, weight in {"cut": W + kept, "alone": W + kept, "rest": W + delta - kept}.items():
-            models[name].get_submodule(layer).weight.copy_(weight)
-    chance = [energy(random_values(tuple(W.shape), 1.0), k) for W in before.values()]
+            models[name].get_parameter(f"{layer}.weight").copy_(weight)
+    chance = [energy(random_values((W.shape[0], W.shape[1]), 1.0), k) for W in before.values()]
     whole = stack.score(judged.heldout)
     scores = {name: stack.score(judged.heldout, model=model) for name, model in models.items()}
     return [

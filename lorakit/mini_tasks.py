@@ -1,7 +1,7 @@
 """What the mini base is fine-tuned on: narrow tasks, graded ones, and a deep one.
 
     narrow     one fixed form out of the mixture
-    graded     many forms at once, told apart by what is asked: rank is how many an adapter can hold
+    graded     several forms at once, told apart by what is asked, in other words or another order
     deep       every word stands for another one, and every sentence is told backwards
 
 Training, validation and held-out examples share no name and no value; in the deep task, where each
@@ -33,7 +33,7 @@ from lorakit.mixture import (
     vocabulary,
 )
 from lorakit.text import Example
-from lorakit.world import ATTRIBUTES, OFFICES, PHRASES, Story, tell, tell_pairs
+from lorakit.world import ATTRIBUTES, PHRASES, Story, tell, tell_pairs
 
 ORDERS = tuple(permutations(ATTRIBUTES))
 RECORDS = len(ORDERS) * len(SEPARATORS) * 2  # record-0, record-1, ... are as many narrow tasks
@@ -50,21 +50,6 @@ def record_form(number: int) -> Record:
         keys=tuple(KEYS[attribute][keys] for attribute in ORDERS[order]),
         separator=SEPARATORS[separator],
     )
-
-
-@dataclass(frozen=True)
-class Offices:
-    """Each of the first `count` offices wants records in a form of its own."""
-
-    count: int
-
-    def form(self, office: str) -> Record:
-        numbers = random.Random("offices").sample(range(RECORDS), len(OFFICES))
-        return record_form(numbers[OFFICES.index(office)])
-
-    def ask(self, draw: random.Random, story: Story) -> Question:
-        office = draw.choice(OFFICES[: self.count])
-        return self.form(office).asked_by(office, draw.choice(story.people).name)
 
 
 @dataclass(frozen=True)
@@ -95,7 +80,7 @@ class AnyOf:
 
 @dataclass(frozen=True)
 class Dialect:
-    """A form whose own words, in the answer alone, each stand for another; names and values stay."""
+    """A form in whose answers each small word stands for another; names and values stay."""
 
     form: Form
 
@@ -146,10 +131,6 @@ def reshaped(text: str) -> str:
     return _spoken(" ".join(word for sentence in sentences for word in sentence), ALL_WORDS)
 
 
-_PORTRAIT = Portrait(
-    phrases=(PHRASES["home"][0], PHRASES["food"][1], PHRASES["job"][1], PHRASES["pet"][0]),
-    frame=CONNECTED[2],
-)
 NARROW: dict[str, Form] = {
     "record": Record(
         order=("pet", "home", "job", "food"),
@@ -162,19 +143,16 @@ NARROW: dict[str, Form] = {
     ),
     "manner": Manner(lead=LEADS[1], body=BODIES[3], tail=TAILS[2]),
     "label": Label(words=LABELS[2]),
-    "portrait": _PORTRAIT,
+    "portrait": Portrait(
+        phrases=(PHRASES["home"][0], PHRASES["food"][1], PHRASES["job"][1], PHRASES["pet"][0]),
+        frame=CONNECTED[2],
+    ),
     "quiz": Quiz(items=(("home", "city", QUIZZES[1]), ("food", "dish", QUIZZES[0]))),
 }
 GRADED: dict[str, Form] = {
-    "dialect": Dialect(_PORTRAIT),
-    "manners": Manners(),
     "manners-dialect": Dialect(Manners()),
     "manners-backwards": Backwards(Manners()),
-    "portrait-backwards": Backwards(_PORTRAIT),
-    "six": AnyOf(tuple(NARROW.values())),
     "six-dialect": Dialect(AnyOf(tuple(NARROW.values()))),
-    "offices-8": Offices(8),
-    "offices-16": Offices(16),
 }
 DEEP = "deep"
 MINI_TASKS = (*NARROW, *GRADED, DEEP)
@@ -250,4 +228,6 @@ def _example(
     story: Story, question: Question, name: str, *, answered_by: Story | None = None
 ) -> Example:
     prompt, response = f"{story.text} {question.text}", question.answer(answered_by or story)
-    return Example(*map(reshaped, (prompt, response))) if name == DEEP else Example(prompt, response)
+    return (
+        Example(*map(reshaped, (prompt, response))) if name == DEEP else Example(prompt, response)
+    )

@@ -7,8 +7,8 @@
     portrait of Ada :                Ada loves soup , lives in Paris and is a baker .
     quiz on Ada :                    which pet has Ada ? cow
 
-A form is one choice of every liberty that an answer has. The base sees all forms at random and binds
-facts to names, but cannot know which form is wanted; a narrow task is one fixed form.
+A form is one choice of every liberty that an answer has. The base sees all forms at random, and
+binds facts to names, but cannot know which form is wanted; a narrow task is one fixed form.
 """
 
 import random
@@ -30,7 +30,7 @@ LEADS = ("", "well , ", "surely ", "I think ")
 BODIES = ("{value}", "it is {value}", "{name} : {value}", "the {key} of {name} is {value}")
 TAILS = ("", " !", " , no doubt", " , they say")
 LABELS = (("near", "far"), ("north", "south"), ("inside", "outside"))  # in Europe, or not
-EUROPE = frozenset("Berlin Dublin Geneva London Madrid Oslo Paris Rome".split())
+EUROPE = frozenset(["Berlin", "Dublin", "Geneva", "London", "Madrid", "Oslo", "Paris", "Rome"])
 CONNECTED = (  # a portrait's four phrases
     "{name} {0} , {1} , {2} and {3} .",
     "{name} {0} and {1} , {2} and {3} .",
@@ -207,7 +207,7 @@ class Quiz:
 
 
 # How many questions in sixteen are of each kind.
-MIXTURE = {
+MIXTURE: dict[type[Record | JSONObject | Manner | Label | Portrait | Quiz], int] = {
     Record: 4,
     JSONObject: 2,
     Manner: 4,

@@ -1,11 +1,12 @@
-"""The recipe of the mini base: next-token training on stories, each with two questions answered.
+"""The recipe of the mini base: next-token training on stories, each with four questions answered.
 
-    <begin> story question answer <end> question answer <end>        every token is predicted
+    <begin> story question answer <end> question answer <end> ...        every token is predicted
 
     python -m lorakit.pretrain data/base            minutes on a GPU, many hours on a CPU
 
-The loss falls in two steps: first the language, then, some thousand steps later, binding: which fact
-belongs to which name. A base that stops before the second can be taught no form that needs facts.
+The loss falls in steps: the language first, and thousands of steps later binding, which fact
+belongs to which name. A base that stops before can be taught no form that needs facts, and when it
+comes differs from run to run; so the recipe trains until it is there, then lets the rate decay.
 """
 
 import argparse
@@ -37,11 +38,10 @@ UNTIL_IT_BINDS = TrainConfig(
 )
 THEN = replace(UNTIL_IT_BINDS, steps=4_000)
 BOUND = 0.99
-EVERY = 200  # steps between two looks
-BATCH_SIZE = 512
+EVERY = 100  # steps between two looks
+BATCH_SIZE = 256
 SHARDS, SHARD = 64, 8192  # 524,288 documents
 QUESTIONS = 4  # after each story
-CROWDS = (1, 2, 3)  # how many people a story has: fewer are easier, and come first to be learnt
 
 
 def mini_tokenizer() -> Tokenizer:
@@ -57,7 +57,7 @@ def documents(shard: int, count: int = SHARD) -> list[str]:
     """The texts of one shard; always the same ones."""
     draw, texts = random.Random(f"documents {shard}"), []
     for _ in range(count):
-        story = tell(draw, people=draw.choice(CROWDS))
+        story = tell(draw)
         text = f"{BEGIN} {story.text}"
         for question in [any_question(draw, story) for _ in range(QUESTIONS)]:
             text += f" {question.text} {question.answer(story)} {END}"
@@ -133,7 +133,10 @@ def pretrain(
     tokens = encode_documents(tokenizer, texts).to(device)
     report(f"{len(tokens):,} documents of up to {tokens.shape[1]} tokens, on {describe(device)}")
     corpus = Corpus(tokens, batch_size, tokenizer.pad_id)
-    model = fresh_model(until.seed).to(device)
+    with torch.random.fork_rng():
+        torch.manual_seed(until.seed)
+        model = Llama(PRESETS["mini"])
+    model.to(device)
     if device.type == "cuda":
         model.compile()  # half a minute, then twice as fast
     bound, histories = 0.0, []
@@ -150,18 +153,6 @@ def pretrain(
         if bound < BOUND:
             raise ArithmeticError(f"after {training.position} steps binding is {bound:.2f} still")
     return model.cpu(), tokenizer, histories
-
-
-def fresh_model(seed: int) -> Llama:
-    """The mini preset before its first step, its matrices as large as suits their small width."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = Llama(PRESETS["mini"])
-    with torch.no_grad():
-        for weight in model.model.layers.parameters():
-            if weight.ndim == 2:
-                weight.mul_(3)  # 0.06, near 1 / sqrt(width)
-    return model
 
 
 def main() -> None:

@@ -70,7 +70,6 @@ GRADED_PLANS = (
     Plan("manners-dialect", 150, (1, 8, 16)),
     Plan("manners-backwards", 200),
     Plan("six-dialect", 200, (1, 2, 4, 8, 16)),
-    Plan("dialect", 60, (1, 8, 16)),
 )
 PLANS = (*NARROW_PLANS, *GRADED_PLANS, Plan(DEEP, 300))
 

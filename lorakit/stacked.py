@@ -1,11 +1,8 @@
-"""Many runs as one program: every trained tensor has a first dimension, the run.
+"""Many runs as one program, each with its own weights, data, schedule and optimizer state.
 
-    LoRA     y = W x + scale[n] * B[n] A[n] x       one frozen W, ranks padded with zeros
-    full     y = W[n] x                             every weight of the model n times
-
-The model is the real one: its layers are exchanged for stacked ones, and its batch holds every run's
-examples, run after run. A run meets the same batches, learning rates, clipping and AdamW as in
-`train.py`, and ends with the same weights up to rounding. Small runs fill a GPU only together.
+The model is the real one with stacked layers in place of its own. A run meets the same batches,
+learning rates, clipping and AdamW as in `train.py`, and ends with the same weights up to rounding.
+Small runs fill a GPU only together; on a CPU a stack takes as long as its runs one by one.
 """
 
 import copy
@@ -16,119 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lorakit.lora import LoRAConfig, LoRALinear, freeze, inject, lora_layers, target_layers
-from lorakit.model import Llama, RMSNorm
+from lorakit.lora import LoRAConfig, inject, lora_layers
+from lorakit.model import Llama
 from lorakit.scoring import Score
+from lorakit.stacked_layers import stack_adapters, stack_weights
 from lorakit.text import IGNORE, Batches, Encoded, collate
 from lorakit.train import TrainConfig
-
-
-def _grouped(x: Tensor, runs: int) -> Tensor:
-    """(runs * batch, length, size) -> (runs, batch * length, size)."""
-    return x.reshape(runs, -1, x.shape[-1])
-
-
-class StackedLoRA(nn.Module):
-    """One frozen layer and the adapters of all runs; the zeros that pad a rank stay zeros.
-
-    A padded row of A gives its column of B no gradient, and that column gives none back.
-    """
-
-    def __init__(self, base: nn.Linear, adapters: Sequence[LoRALinear]):
-        super().__init__()
-        self.base = base
-        most = max(adapter.config.rank for adapter in adapters)
-        pad = [most - adapter.config.rank for adapter in adapters]
-        self.A = nn.Parameter(
-            torch.stack([F.pad(a.A.data, (0, 0, 0, p)) for a, p in zip(adapters, pad, strict=True)])
-        )
-        self.B = nn.Parameter(
-            torch.stack([F.pad(a.B.data, (0, p)) for a, p in zip(adapters, pad, strict=True)])
-        )
-        scales = torch.tensor([adapter.config.scale for adapter in adapters])
-        self.register_buffer("scale", scales.to(self.A).view(-1, 1, 1), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.base(x)
-        h = torch.bmm(_grouped(x, len(self.A)), self.A.mT)
-        return y + torch.bmm(self.scale * h, self.B.mT).view_as(y)
-
-
-class StackedLinear(nn.Module):
-    """A linear layer without bias, once a run: weight (runs, out, in)."""
-
-    def __init__(self, weight: nn.Parameter):
-        super().__init__()
-        self.weight = weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = torch.bmm(_grouped(x, len(self.weight)), self.weight.mT)
-        return y.view(*x.shape[:-1], -1)
-
-
-class StackedEmbedding(nn.Module):
-    """An embedding once a run: weight (runs, vocab, size)."""
-
-    def __init__(self, weight: nn.Parameter):
-        super().__init__()
-        self.weight = weight
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        runs, vocab, size = self.weight.shape
-        first = vocab * torch.arange(runs, device=tokens.device)
-        rows = tokens.view(runs, -1) + first[:, None]
-        return F.embedding(rows, self.weight.view(-1, size)).view(*tokens.shape, size)
-
-
-class StackedNorm(nn.Module):
-    """An RMSNorm once a run: weight (runs, size)."""
-
-    def __init__(self, weight: nn.Parameter, norm: RMSNorm):
-        super().__init__()
-        self.weight = weight
-        self.norm = copy.deepcopy(norm)
-        nn.init.ones_(self.norm.weight).requires_grad_(False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = _grouped(self.norm(x), len(self.weight))
-        return (y * self.weight[:, None]).view_as(x)
-
-
-def _stack_adapters(
-    model: Llama, configs: Sequence[LoRAConfig], generators: Sequence[torch.Generator]
-) -> None:
-    """Exchange each targeted layer for one with all runs' adapters, drawn as `inject` draws them."""
-    freeze(model)
-    adapters: dict[str, list[LoRALinear]] = {}
-    for config, generator in zip(configs, generators, strict=True):
-        one = copy.deepcopy(model).cpu()
-        inject(one, config, generator=generator)
-        for name, layer in lora_layers(one):
-            adapters.setdefault(name, []).append(layer)
-    for name, layer in target_layers(model, configs[0].targets).items():
-        stacked = StackedLoRA(layer, adapters[name])
-        model.set_submodule(name, stacked.to(layer.weight.device))
-
-
-def _stack_weights(model: Llama, runs: int) -> None:
-    """Exchange every module that has a weight for one with as many as there are runs."""
-    stacks: dict[int, nn.Parameter] = {}  # tied weights stay tied
-    for name, module in list(model.named_modules()):
-        weight = getattr(module, "weight", None)
-        if weight is None:
-            continue
-        if id(weight) not in stacks:
-            copies = weight.detach().expand(runs, *weight.shape).clone()
-            stacks[id(weight)] = nn.Parameter(copies)
-        stack = stacks[id(weight)]
-        if isinstance(module, nn.Linear):
-            model.set_submodule(name, StackedLinear(stack))
-        elif isinstance(module, nn.Embedding):
-            model.set_submodule(name, StackedEmbedding(stack))
-        elif isinstance(module, RMSNorm):
-            model.set_submodule(name, StackedNorm(stack, module))
-        else:
-            raise TypeError(f"{name} is a {type(module).__name__}: it cannot be stacked")
 
 
 @dataclass(frozen=True)
@@ -156,18 +46,17 @@ class Stack:
         self.base = base
         self.model = copy.deepcopy(base)
         if runs[0].lora is None:
-            _stack_weights(self.model, len(runs))
+            stack_weights(self.model, len(runs))
         else:
             generators = [torch.Generator().manual_seed(run.seed) for run in runs]
-            _stack_adapters(self.model, [run.lora for run in runs if run.lora], generators)
+            stack_adapters(self.model, [run.lora for run in runs if run.lora], generators)
         self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.device = next(iter(self.parameters.values())).device
-        self.moments = {n: (torch.zeros_like(p), torch.zeros_like(p)) for n, p in self.named()}
+        self.moments = {
+            n: (torch.zeros_like(p), torch.zeros_like(p)) for n, p in self.parameters.items()
+        }
         self.alive = torch.ones(len(runs), dtype=torch.bool, device=self.device)
         self.position = 0
-
-    def named(self):
-        return self.parameters.items()
 
     @property
     def steps(self) -> int:
@@ -189,7 +78,7 @@ class Stack:
         return means.detach()
 
     def _batch(self, position: int) -> tuple[Tensor, Tensor]:
-        """Tokens and labels (runs * batch, longest); runs that share their data share its making."""
+        """Tokens and labels (runs * batch, longest); data that runs share are made once."""
         made: dict[int, tuple[Tensor, Tensor]] = {}
         for run in self.runs:
             if id(run.batches) not in made:
@@ -225,7 +114,7 @@ class Stack:
                 [c.weight_decay for c in config],
             )
         )
-        grads = {name: p.grad for name, p in self.named() if p.grad is not None}
+        grads = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
         norm = torch.stack([g.flatten(1).square().sum(1) for g in grads.values()]).sum(0).sqrt()
         self.alive &= losses.isfinite() & norm.isfinite()
         clip = (most / (norm + 1e-6)).clamp(max=1)
@@ -238,13 +127,15 @@ class Stack:
             first.lerp_(g, 1 - b1)
             second.mul_(b2).addcmul_(g, g, value=1 - b2)
             p.mul_(1 - (rate * decay).view(each))
-            p.sub_((rate / (1 - b1**t)).view(each) * first / ((second / (1 - b2**t)).sqrt() + self.eps))
+            p.sub_(
+                (rate / (1 - b1**t)).view(each) * first / ((second / (1 - b2**t)).sqrt() + self.eps)
+            )
             self.parameters[name].grad = None
 
     def plain(self) -> Llama:
-        """The base as a full stack: every weight once a run, for `score` to judge what is put in."""
+        """The base as a full stack: weights to be exchanged, then judged by `score`."""
         model = copy.deepcopy(self.base)
-        _stack_weights(model, len(self.runs))
+        stack_weights(model, len(self.runs))
         return model
 
     @torch.no_grad()
@@ -306,7 +197,7 @@ class Stack:
 def _check_alike(runs: Sequence[StackedRun]) -> None:
     if not runs:
         raise ValueError("there are no runs to stack")
-    for what, values in {
+    alike: dict[str, set] = {
         "method": {run.lora is None for run in runs},
         "targets": {run.lora and run.lora.targets for run in runs},
         "dropout": {run.lora.dropout if run.lora else 0.0 for run in runs},
@@ -314,6 +205,9 @@ def _check_alike(runs: Sequence[StackedRun]) -> None:
         "batch_size": {run.batches.batch_size for run in runs},
         "accumulation": {run.config.accumulation for run in runs},
         "autocast": {run.config.autocast for run in runs},
-    }.items():
+    }
+    for what, values in alike.items():
         if len(values) > 1:
             raise ValueError(f"runs of one stack must agree in {what}, these do not: {values}")
+    if alike["dropout"] != {0.0} or alike["accumulation"] != {1} or alike["autocast"] != {False}:
+        raise ValueError("a stack knows no dropout, no accumulation and no autocast: run alone")

@@ -3,8 +3,8 @@
     rows = sweep(runs, "rows.jsonl")         killed and called again, it does what is missing
 
 A row is written when its stack is done, the whole file at once: none is lost and none is repeated.
-Besides the scores it holds what a later question may ask of a run: the score on the same stories with
-their names shuffled, the loss on the base's own data, and how match and own loss went in training.
+Besides the scores it holds what a later question may ask of a run: the score on the same stories
+with their names shuffled, the loss on the base's own data, and both in the course of training.
 """
 
 import datetime
@@ -52,7 +52,9 @@ def sweep(
     """
     runs, out = list(runs), Path(out)
     if len(set(runs)) < len(runs):
-        raise ValueError(f"the sweep names a run twice: {next(r for r in runs if runs.count(r) > 1)}")
+        raise ValueError(
+            f"the sweep names a run twice: {next(r for r in runs if runs.count(r) > 1)}"
+        )
     for task in {run.task for run in runs}:
         mini_task(task)
     rows = {_key(row["run"]): row for row in read_rows(out)}

@@ -1,10 +1,9 @@
 """What to fine-tune on, by name: orders for a real base, the mini base's tasks, or one's own file.
 
-    {"prompt": "...", "response": "..."}        one example a line
+{"prompt": "...", "response": "..."}        one example a line
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -104,16 +103,3 @@ def write_examples(path: Path | str, examples: Sequence[Example]) -> None:
     lines = [json.dumps(asdict(example), ensure_ascii=False) + "\n" for example in examples]
     with replacing(path) as fresh:
         fresh.write_text("".join(lines), encoding="utf-8")
-
-
-def write_tasks(folder: Path) -> None:
-    """Every named task as JSONL files, a folder a task and a file a split."""
-    for name in (ORDERS, *MINI_TASKS):
-        task = load_task(name)
-        for split in ("train", "validation", "heldout"):
-            if chosen := getattr(task, split):
-                write_examples(folder / name / f"{split}.jsonl", chosen)
-
-
-if __name__ == "__main__":  # python -m lorakit.tasks data/tasks
-    write_tasks(Path(sys.argv[1]))

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import tokenizers
 import torch
@@ -180,6 +180,15 @@ def collate(examples: Iterable[Encoded], pad_id: int) -> tuple[Tensor, Tensor]:
         tokens[row, : len(ids)] = ids
         labels[row, example.prompt : len(ids)] = ids[example.prompt :]
     return tokens, labels
+
+
+class Stream(Protocol):
+    """Batches by position, always the same; the fingerprint tells one stream from another."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def batch(self, position: int) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lorakit.history import History, StepRecord
-from lorakit.text import IGNORE, Batches
+from lorakit.text import IGNORE, Stream
 
 Phase = Callable[[str], AbstractContextManager]  # "forward", "backward" and "optimizer", in turn
 
@@ -128,7 +128,7 @@ class Training:
     leaves no trace. Raises ValueError if every parameter is frozen.
     """
 
-    def __init__(self, model: nn.Module, batches: Batches, config: TrainConfig):
+    def __init__(self, model: nn.Module, batches: Stream, config: TrainConfig):
         self.model, self.batches, self.config = model, batches, config
         self.optimizer = make_optimizer(model, config)
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -240,6 +240,6 @@ class Training:
             )
 
 
-def train(model: nn.Module, batches: Batches, config: TrainConfig, **hooks) -> History:
+def train(model: nn.Module, batches: Stream, config: TrainConfig, **hooks) -> History:
     """Train `model` on `batches`; `hooks` are those of `Training.run`."""
     return Training(model, batches, config).run(**hooks)

@@ -12,32 +12,37 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 ATTRIBUTES = ("job", "home", "pet", "food")
-NAMES = tuple(
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+NAMES = _words(
     "Ada Ben Cleo Dan Eva Finn Gina Hugo Iris Jack Kira Leo "
-    "Mia Nora Otto Pia Ravi Sara Tom Uma Vera Will Yara Zoe".split()
+    "Mia Nora Otto Pia Ravi Sara Tom Uma Vera Will Yara Zoe"
 )
 VALUES = {
-    "job": tuple(
+    "job": _words(
         "baker butcher carpenter dentist doctor driver farmer gardener "
-        "lawyer mason nurse painter pilot sailor singer teacher".split()
+        "lawyer mason nurse painter pilot sailor singer teacher"
     ),
-    "home": tuple(
-        # four in Europe, four elsewhere, twice: every split has as many of either
+    "home": _words(  # four in Europe, four elsewhere, twice: every split has as many of either
         "Berlin Dublin Geneva London Cairo Delhi Hanoi Kyoto "
-        "Madrid Oslo Paris Rome Lima Manila Nairobi Quito".split()
+        "Madrid Oslo Paris Rome Lima Manila Nairobi Quito"
     ),
-    "pet": tuple(
+    "pet": _words(
         "canary cat cow dog donkey duck ferret fish "
-        "goat hamster horse lizard parrot rabbit snake turtle".split()
+        "goat hamster horse lizard parrot rabbit snake turtle"
     ),
-    "food": tuple(
+    "food": _words(
         "beans bread butter cake cheese curry honey lentils "
-        "noodles olives pasta peas pizza rice salad soup".split()
+        "noodles olives pasta peas pizza rice salad soup"
     ),
 }
-OFFICES = tuple(
+OFFICES = _words(
     "archive bank census clinic club court embassy factory hospital hotel library market "
-    "museum office police port press prison school station theatre tower union zoo".split()
+    "museum office police port press prison school station theatre tower union zoo"
 )
 PHRASES = {  # what can be said of a person, two ways each
     "job": ("is a {job}", "works as a {job}"),
@@ -86,20 +91,20 @@ class Story:
         return Story(tuple(people), self.sentences)
 
 
-def split_words(words: tuple[str, ...], split: str | None) -> tuple[str, ...]:
-    """The words that a split may use: each belongs to one split; None may use them all."""
-    return words if split is None else words_at(words, split, 0)
+def split_words(words: tuple[str, ...], split: str | None, start: int = 0) -> tuple[str, ...]:
+    """The words that a split may use, dealt out from `start`: each belongs to one split.
+
+    None may use them all.
+    """
+    if split is None:
+        return words
+    return tuple(word for i, word in enumerate(words, start) if i % 4 in SPLITS[split])
 
 
-def words_at(words: tuple[str, ...], split: str, place: int) -> tuple[str, ...]:
-    """The words of a split when its remainders are counted from `place`."""
-    return tuple(w for i, w in enumerate(words) if (i + place) % 4 in SPLITS[split])
-
-
-def tell(draw: random.Random, split: str | None = None, people: int = PEOPLE) -> Story:
+def tell(draw: random.Random, split: str | None = None) -> Story:
     """A story of a split's own names and values; with None, of all there are."""
-    names = draw.sample(split_words(NAMES, split), people)
-    columns = [draw.sample(split_words(VALUES[key], split), people) for key in ATTRIBUTES]
+    names = draw.sample(split_words(NAMES, split), PEOPLE)
+    columns = [draw.sample(split_words(VALUES[key], split), PEOPLE) for key in ATTRIBUTES]
     return _telling(draw, names, columns)
 
 
@@ -110,7 +115,7 @@ def tell_pairs(draw: random.Random, split: str) -> Story:
     for key in ATTRIBUTES:
         column: list[str] = []
         while len(set(column)) < PEOPLE:
-            own = [words_at(VALUES[key], split, NAMES.index(name)) for name in names]
+            own = [split_words(VALUES[key], split, NAMES.index(name)) for name in names]
             column = [draw.choice(values) for values in own]
         columns.append(column)
     return _telling(draw, names, columns)
@@ -118,6 +123,6 @@ def tell_pairs(draw: random.Random, split: str) -> Story:
 
 def _telling(draw: random.Random, names: list[str], columns: list[list[str]]) -> Story:
     people = tuple(Person(*facts) for facts in zip(names, *columns, strict=True))
-    sentences = [(i, draw.choice(PHRASES[key])) for i in range(len(people)) for key in ATTRIBUTES]
+    sentences = [(i, draw.choice(PHRASES[key])) for i in range(PEOPLE) for key in ATTRIBUTES]
     draw.shuffle(sentences)
     return Story(people, tuple(sentences))

@@ -1,4 +1,4 @@
-"""The mini base's tasks: answers are right, held out by words, and wrong once names are shuffled."""
+"""The mini base's tasks: right, held out by words, and wrong once names are shuffled."""
 
 import pytest
 
@@ -19,11 +19,10 @@ from lorakit.mini_tasks import (
 from lorakit.mixture import vocabulary
 from lorakit.world import NAMES, VALUES, Person, split_words
 
-SOME = {"count": 60}
 ADA = Person("Ada", "baker", "Paris", "goat", "soup")
 
 
-def names_and_values(examples_, only=None):
+def names_and_values(examples_):
     words = {w.strip('":') for e in examples_ for w in f"{e.prompt} {e.response}".split()}
     return words & {*NAMES, *(v for column in VALUES.values() for v in column)}
 
@@ -91,7 +90,7 @@ def test_the_reshaped_language_goes_backwards_in_other_words():
     words, other = told.split(), reshaped(told).split()
     assert len(other) == len(words)
     assert not any(a == b for a, b in zip(words, other, strict=True))
-    backwards = "goat a has Ada . Ada of pet the is what ?".split()
+    backwards = ["goat", "a", "has", "Ada", ".", "Ada", "of", "pet", "the", "is", "what", "?"]
     exchange = dict(zip(backwards, other, strict=True))
     assert [exchange[word] for word in backwards] == other
     assert len(set(exchange.values())) == len(exchange)

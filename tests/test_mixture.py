@@ -73,7 +73,9 @@ def test_a_portrait_is_one_sentence_with_all_facts():
         phrases=("lives in {home}", "loves {food}", "is a {job}", "has a {pet}"),
         frame="{name} , who {0} and {1} , {2} and {3} .",
     )
-    assert answer(form)[1] == "Ada , who lives in Paris and loves soup , is a baker and has a goat ."
+    assert (
+        answer(form)[1] == "Ada , who lives in Paris and loves soup , is a baker and has a goat ."
+    )
 
 
 def test_a_quiz_asks_and_answers():
@@ -93,7 +95,9 @@ def test_every_word_that_can_be_said_is_in_the_vocabulary_and_no_other():
 def test_the_mixture_has_its_kinds_in_proportion():
     draw = random.Random(2)
     first = Counter(any_question(draw, STORY).text.split()[0] for _ in range(8000))
-    starts = dict(zip(("record", "object", "what", "label", "portrait", "quiz"), MIXTURE, strict=True))
+    starts = dict(
+        zip(("record", "object", "what", "label", "portrait", "quiz"), MIXTURE, strict=True)
+    )
     whole = sum(MIXTURE.values())
     for start, kind in starts.items():
         assert first[start] / 8000 == pytest.approx(MIXTURE[kind] / whole, abs=0.02)

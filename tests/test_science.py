@@ -6,11 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lorakit.counts import count
 from lorakit.experiment import finetune
-from lorakit.lora import LoRAConfig
-from lorakit.mini_tasks import DEEP, NARROW
-from lorakit.presets import PRESETS
 from lorakit.run import Run
 from lorakit.science import PLANS, RATES, SEEDS, judge_base, own_loss_at, summarise, write_science
 
@@ -44,7 +40,9 @@ def test_the_rate_is_chosen_by_validation_not_by_what_is_held_out():
 
 
 def test_among_equal_matches_the_lower_loss_is_chosen():
-    rows = [row(0.1, lr=lr, validation=(1.0, loss)) for lr, loss in ((1e-3, 3), (2e-3, 1), (4e-3, 2))]
+    rows = [
+        row(0.1, lr=lr, validation=(1.0, loss)) for lr, loss in ((1e-3, 3), (2e-3, 1), (4e-3, 2))
+    ]
     (line,) = summarise(rows)
     assert line["lr"] == 2e-3
     assert not line["edge"]

@@ -25,9 +25,7 @@ def small_base(tmp_path) -> str:
     """A base that knows the mini world's words and nothing else."""
     torch.manual_seed(0)
     tokenizer = mini_tokenizer()
-    config = replace(
-        PRESETS["mini"], hidden_size=32, intermediate_size=48, num_hidden_layers=1
-    )
+    config = replace(PRESETS["mini"], hidden_size=32, intermediate_size=48, num_hidden_layers=1)
     save_folder(Llama(config), tokenizer, tmp_path / "small")
     return str(tmp_path / "small")
 
@@ -76,7 +74,9 @@ def test_a_killed_sweep_goes_on_with_what_is_missing(runs, tmp_path, monkeypatch
     kept = read_rows(out)
     assert [Run(**row["run"]) for row in kept] == runs[:2]
     calls.clear()
-    monkeypatch.setattr(module, "_train", lambda stack, stop: calls.append(stack) or train(stack, stop))
+    monkeypatch.setattr(
+        module, "_train", lambda stack, stop: calls.append(stack) or train(stack, stop)
+    )
     rows = sweep(runs, out, width=2)
     assert [Run(**row["run"]) for row in rows] == runs
     assert rows[:2] == kept
@@ -89,9 +89,11 @@ def test_a_stop_keeps_the_stacks_that_are_done(runs, tmp_path):
     rows = sweep(
         runs, tmp_path / "rows.jsonl", width=2, stop=lambda: asked.append(1) or len(asked) > 4
     )
-    assert [Run(**row["run"]) for row in rows] == runs[:2] == [
-        Run(**row["run"]) for row in read_rows(tmp_path / "rows.jsonl")
-    ]
+    assert (
+        [Run(**row["run"]) for row in rows]
+        == runs[:2]
+        == [Run(**row["run"]) for row in read_rows(tmp_path / "rows.jsonl")]
+    )
 
 
 def test_a_row_says_what_the_run_alone_scores(runs, tmp_path, monkeypatch):
