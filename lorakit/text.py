@@ -63,7 +63,11 @@ class Tokenizer:
         return self.tokenizer.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        try:
+            return self.tokenizer.encode(text, add_special_tokens=False).ids
+        except Exception as error:  # the library raises nothing more specific
+            word = next((w for w in text.split() if self.tokenizer.token_to_id(w) is None), text)
+            raise ValueError(f"{word!r} is not one of the {self.vocab_size} words known") from error
 
     def decode(self, tokens: Iterable[int]) -> str:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
@@ -182,9 +186,7 @@ def collate(examples: Iterable[Encoded], pad_id: int) -> tuple[Tensor, Tensor]:
     return tokens, labels
 
 
-class Stream(Protocol):
-    """Batches by position, always the same; the fingerprint tells one stream from another."""
-
+class Stream(Protocol):  # batches by position; the fingerprint tells one stream from another
     @property
     def fingerprint(self) -> str: ...
 

@@ -9,6 +9,8 @@ import torch
 from lorakit.checkpoint import save_folder
 from lorakit.lora import lora_layers
 from lorakit.model import Llama, ModelConfig
+from lorakit.presets import PRESETS
+from lorakit.pretrain import mini_tokenizer
 from lorakit.tasks import write_examples
 from lorakit.text import Example, Tokenizer
 
@@ -78,6 +80,17 @@ def tiny_base(tokenizer, tmp_path) -> str:
     folder = tmp_path / "base"
     save_folder(Llama(config), tokenizer, folder)
     return str(folder)
+
+
+@pytest.fixture
+def small_base(tmp_path) -> str:
+    """An untrained base that knows the mini world's words and nothing else."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(
+        PRESETS["mini"], hidden_size=32, intermediate_size=48, num_hidden_layers=1
+    )
+    save_folder(Llama(config), mini_tokenizer(), tmp_path / "small")
+    return str(tmp_path / "small")
 
 
 @pytest.fixture

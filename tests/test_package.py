@@ -26,7 +26,7 @@ ROOMS = [
         "stacked_layers",
         "train",
     },
-    {"checkpoint", "memory", "pretrain", "resume", "scoring", "tasks"},
+    {"checkpoint", "memory", "pretrain", "resume", "scoring", "stacked_layers", "tasks"},
     {"run", "stacked"},
     {"experiment", "sweep"},
     {"cuts"},
