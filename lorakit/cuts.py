@@ -6,7 +6,7 @@ rest     as `cut`, but each layer keeps all values except the first k
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
@@ -18,10 +18,8 @@ from lorakit.sweep import Row, how_made, stack_runs
 
 
 @torch.no_grad()
-def cut_runs(
-    runs: Sequence[Run], k: int = 8, *, stop: Callable[[], bool] = lambda: False
-) -> list[Row] | None:
-    """Train full fine-tunes of one task and judge each whole and cut; None if stopped.
+def cut_runs(runs: Sequence[Run], k: int = 8) -> list[Row]:
+    """Train full fine-tunes of one task and judge each whole and cut.
 
     `energy` is the share of the first k values, a mean over layers; `energy_random` that of random
     matrices of the same shapes. Raises ValueError for a run that is not full fine-tuning.
@@ -31,8 +29,6 @@ def cut_runs(
     stack, judged = stack_runs(runs)
     start = time.perf_counter()
     while stack.position < stack.steps:
-        if stop():
-            return None
         with torch.enable_grad():
             stack.step()
     made = how_made(runs, time.perf_counter() - start)

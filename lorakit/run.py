@@ -24,6 +24,10 @@ from lorakit.train import TrainConfig
 # A small B A needs larger steps than a large W, and a small model larger ones than a large model.
 LEARNING_RATES = {"lora": 1e-3, "full": 5e-5}
 MINI_LEARNING_RATES = {"lora": 5e-3, "full": 5e-4}
+RATES = ", ".join(
+    f"{lr:g} for {method} ({MINI_LEARNING_RATES[method]:g} on {MINI})"
+    for method, lr in LEARNING_RATES.items()
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
+from lorakit.bars import Line, bars
 from lorakit.checkpoint import load_base
+from lorakit.cuts import cut_runs
 from lorakit.device import pick_device
 from lorakit.files import replacing
 from lorakit.mini_tasks import DEEP, NARROW
@@ -74,7 +75,7 @@ GRADED_PLANS = (
 PLANS = (*NARROW_PLANS, *GRADED_PLANS, Plan(DEEP, 300))
 
 
-def summarise(rows: list[Row]) -> list[dict[str, Any]]:
+def summarise(rows: list[Row]) -> list[Line]:
     """One line a task, method and rank, at the learning rate that validation likes best.
 
     Best is the highest mean exact match; among equals, the lowest mean loss.
@@ -104,9 +105,6 @@ def summarise(rows: list[Row]) -> list[dict[str, Any]]:
         matched = [loss for row in best if (loss := own_loss_at(row["curve"], MATCHED)) is not None]
         if len(matched) == len(best):
             line["own_loss_matched"] = _spread(matched)
-        for name in ("energy", "energy_random", "cut", "rest"):
-            if name in best[0]:
-                line[name] = _spread([row[name] for row in best])
         lines.append(line)
     return lines
 
@@ -141,7 +139,7 @@ def _spread(values: list[float]) -> dict[str, float]:
     }
 
 
-def judge_base(tasks: Iterable[str]) -> list[Row]:
+def judge_base(tasks: Iterable[str]) -> list[Line]:
     """What the base does before any training, on the very examples that judge every run."""
     device = pick_device()
     model, tokenizer = load_base("mini", device=device)
@@ -165,15 +163,41 @@ def judge_base(tasks: Iterable[str]) -> list[Row]:
     return lines
 
 
-def write_science(path: Path, rows: list[Row], base: list[Row]) -> None:
-    """Everything as one JSON file, a row a line; how the rows were made stands once each."""
-    made: list[Row] = []
-    short = []
-    for row in rows:
-        if row["made"] not in made:
-            made.append(row["made"])
-        short.append(row | {"made": made.index(row["made"])})
-    parts = {"made": made, "base": base, "summary": summarise(rows), "rows": short}
+def cut_best(summary: list[Line]) -> list[Row]:
+    """Each task's full fine-tunes once more, at the rate of the summary, whole and cut."""
+    full = {line["task"]: line["lr"] for line in summary if line["method"] == "full"}
+    rows: list[Row] = []
+    for plan in PLANS:
+        best = [r for r in plan.runs() if r.method == "full" and r.lr == full.get(plan.task)]
+        if best:
+            rows += cut_runs(best)
+    return rows
+
+
+def summarise_cuts(rows: list[Row]) -> list[Line]:
+    """One line a task: match whole and cut, and the energy of the first values."""
+    lines = []
+    for task in dict.fromkeys(row["run"]["task"] for row in rows):
+        of_task = [row for row in rows if row["run"]["task"] == task]
+        names = ("heldout", "cut", "alone", "rest", "energy", "energy_random")
+        line = {name: _spread([row[name] for row in of_task]) for name in names}
+        lines.append({"task": task, "k": of_task[0]["k"], "lr": of_task[0]["run"]["lr"], **line})
+    return lines
+
+
+def write_science(path: Path, rows: list[Row], cuts: list[Row], base: list[Line]) -> None:
+    """Everything as one JSON file, a line each; how the rows were made stands once each."""
+    made = list({json.dumps(row["made"]): row["made"] for row in rows + cuts}.values())
+    summary, cut_lines = summarise(rows), summarise_cuts(cuts)
+    parts: dict[str, list] = {
+        "bars": bars(base, summary, cut_lines),
+        "base": base,
+        "summary": summary,
+        "cut_summary": cut_lines,
+        "made": made,
+        "cuts": [row | {"made": made.index(row["made"])} for row in cuts],
+        "rows": [row | {"made": made.index(row["made"])} for row in rows],
+    }
     text = f'{{"command": {json.dumps(COMMAND)}'
     for name, lines in parts.items():
         text += f',\n"{name}": [\n' + ",\n".join(map(json.dumps, lines)) + "\n]"
@@ -185,21 +209,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Test the lesson's claims on the mini world.")
     parser.add_argument("out", type=Path)
     parser.add_argument("--rows", type=Path, default=Path("runs/science.jsonl"))
-    parser.add_argument("--tasks", nargs="+", default=[plan.task for plan in PLANS])
     parser.add_argument("--width", type=int, default=105, help="runs in one program")
     options = parser.parse_args()
-    plans = [plan for plan in PLANS if plan.task in options.tasks]
 
     def report(sentence: str) -> None:
         print(sentence, file=sys.stderr, flush=True)
 
     try:
-        runs = [run for plan in plans for run in plan.runs()]
+        runs = [run for plan in PLANS for run in plan.runs()]
         rows = sweep(runs, options.rows, width=options.width, report=report)
+        report("cutting the deltas of full fine-tuning")
+        cuts = cut_best(summarise(rows))
+        report("judging the base")
+        base = judge_base(plan.task for plan in PLANS)
     except KeyboardInterrupt:
         report(f"stopped; {options.rows} keeps what is done, and the same command goes on")
         raise SystemExit(130) from None
-    write_science(options.out, rows, judge_base(plan.task for plan in plans))
+    write_science(options.out, rows, cuts, base)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """What to fine-tune on, by name: orders for a real base, the mini base's tasks, or one's own file.
 
-{"prompt": "...", "response": "..."}        one example a line
+    {"prompt": "...", "response": "..."}        one example a line
+
+What the named tasks ask is written in orders.py and mini_tasks.py.
 """
 
 import json
@@ -16,8 +18,11 @@ from lorakit.text import Example
 
 LEAST = 5  # examples that a file must have, so that one in five can be held out
 
-
 ORDERS = "orders"
+TASKS = (
+    f'"{ORDERS}", the path of a JSONL file, or, for the mini base, one of {", ".join(MINI_TASKS)} '
+    f"and record-0 to record-{RECORDS - 1}"
+)
 
 
 @dataclass(frozen=True)
@@ -42,21 +47,17 @@ def load_task(name: str) -> Task:
         return mini_task(name)
     path = Path(name)
     if not path.is_file():
+        raise ValueError(f"task {name!r} is not known: it is {TASKS}")
+    lines = read_examples(path)
+    if len(lines) < LEAST:
         raise ValueError(
-            f"task {name!r} is not known: it is {ORDERS!r}, one of the mini base's ("
-            f"{', '.join(MINI_TASKS)}, record-0 to record-{RECORDS - 1}), or the path of a JSONL "
-            "file"
-        )
-    examples = read_examples(path)
-    if len(examples) < LEAST:
-        raise ValueError(
-            f"{path} has {len(examples)} examples: at least {LEAST} are needed, as one in five is "
+            f"{path} has {len(lines)} examples: at least {LEAST} are needed, as one in five is "
             "held out to judge by"
         )
     return Task(
         path.stem,
-        tuple(example for i, example in enumerate(examples) if i % 5 != 4),
-        tuple(examples[4::5]),
+        tuple(example for i, example in enumerate(lines) if i % 5 != 4),
+        tuple(lines[4::5]),
     )
 
 

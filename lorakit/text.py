@@ -66,8 +66,9 @@ class Tokenizer:
         try:
             return self.tokenizer.encode(text, add_special_tokens=False).ids
         except Exception as error:  # the library raises nothing more specific
-            word = next((w for w in text.split() if self.tokenizer.token_to_id(w) is None), text)
-            raise ValueError(f"{word!r} is not one of the {self.vocab_size} words known") from error
+            words = text.replace(self.special.get("bos_token", "\n"), " ").split()
+            word = next((w for w in words if self.tokenizer.token_to_id(w) is None), text)
+            raise ValueError(f"{word!r} is not among {self.vocab_size} known words") from error
 
     def decode(self, tokens: Iterable[int]) -> str:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=True)

@@ -373,7 +373,9 @@ def test_a_model_id_that_cannot_be_had_gives_the_way_out_and_the_cause(monkeypat
     ids=str,
 )  # fmt: skip
 def test_what_is_no_base_is_refused_with_what_is(hub, name):
-    with pytest.raises(ValueError, match=r"is no base: give \"smollm2\", a \.gguf file") as error:
+    with pytest.raises(
+        ValueError, match=r"is no base: give \"smollm2\", \"mini\", a \.gguf file"
+    ) as error:
         resolve(name)
     assert repr(str(name)) in str(error.value)
     assert hub == []

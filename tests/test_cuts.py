@@ -51,7 +51,3 @@ def test_a_delta_has_more_energy_in_a_few_directions_than_chance(run):
 def test_an_adapter_has_no_delta_to_cut(run):
     with pytest.raises(ValueError, match="only a full fine-tune has a delta to cut"):
         cut_runs([replace(run, method="lora")])
-
-
-def test_a_stop_ends_it_between_two_steps(run):
-    assert cut_runs([run], stop=lambda: True) is None

@@ -29,7 +29,7 @@ ROOMS = [
     {"checkpoint", "memory", "pretrain", "resume", "scoring", "stacked_layers", "tasks"},
     {"run", "stacked"},
     {"experiment", "sweep"},
-    {"cuts"},
+    {"bars", "cuts"},
     {"science"},
     {"plots"},
     {"console", "doctor", "widgets"},
