@@ -1,43 +1,19 @@
-"""The orders are always the same, held out for good, and a bad line is named before training."""
-
-import json
-from pathlib import Path
+"""Tasks by name: orders, the mini base's, or a file, whose bad line is named before training."""
 
 import pytest
 
-from lorakit.tasks import load_task, orders, read_examples, write_examples
+from lorakit.mini_tasks import COUNTS, MINI_TASKS, examples
+from lorakit.tasks import load_task, read_examples, write_examples
 from lorakit.text import Example
 
-DATA = Path(__file__).parent.parent / "data" / "tasks"
 GOOD = '{"prompt": "a", "response": "b"}\n'
 
 
-@pytest.mark.parametrize("split", ["train", "heldout"])
-def test_the_files_in_data_are_what_the_generator_makes(split):
-    assert tuple(read_examples(DATA / "orders" / f"{split}.jsonl")) == orders(split)
-
-
-def test_there_are_60_orders_to_train_on_and_100_to_be_judged_by():
-    task = load_task("orders")
-    assert (len(set(task.train)), len(set(task.heldout))) == (60, 100)
-
-
-def test_no_held_out_name_or_wording_is_ever_trained_on():
-    task = load_task("orders")
-
-    def seen(examples):
-        for example in examples:
-            answer = json.loads(example.response)
-            wording = example.prompt
-            for value in answer.values():
-                assert str(value) in wording
-                wording = wording.replace(str(value), "_", 1)
-            yield answer["customer"], wording
-
-    train_names, train_wordings = zip(*seen(task.train), strict=True)
-    names, wordings = zip(*seen(task.heldout), strict=True)
-    assert not set(names) & set(train_names)
-    assert not set(wordings) & set(train_wordings)
+@pytest.mark.parametrize("name", [*MINI_TASKS, "record-5"])
+def test_a_mini_task_comes_in_three_splits(name):
+    task = load_task(name)
+    for split in COUNTS:
+        assert getattr(task, split) == examples(name, split)
 
 
 def test_a_file_of_ones_own_keeps_every_fifth_line_to_be_judged_by(tmp_path):
@@ -82,5 +58,5 @@ def test_too_few_examples_and_unknown_names_are_refused(tmp_path):
     path.write_text(GOOD * 4)
     with pytest.raises(ValueError, match="has 4 examples: at least 5"):
         load_task(str(path))
-    with pytest.raises(ValueError, match="task 'ordres' is not known"):
+    with pytest.raises(ValueError, match=r"task 'ordres' is not known: it is \"orders\", .* json,"):
         load_task("ordres")
