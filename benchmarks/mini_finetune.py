@@ -43,14 +43,13 @@ def main() -> None:
             seconds[name].append((time.perf_counter() - start, result.history.seconds))
             device = result.device
     told = {}
+    full = [steps for _, steps in seconds["full"]]
     for name, pairs in seconds.items():
         whole, steps = (sorted(column) for column in zip(*pairs, strict=True))
         told[name] = {
             "whole": {"median": median(whole), "min": whole[0], "max": whole[-1]},
             "steps": {"median": median(steps), "min": steps[0], "max": steps[-1]},
-            "steps_over_full": median(
-                s / f for (_, s), (_, f) in zip(pairs, seconds["full"], strict=True)
-            ),
+            "steps_over_full": median(s / f for (_, s), f in zip(pairs, full, strict=True)),
         }
         print(name, told[name])
     made = {"device": device, "torch": torch.__version__, "python": platform.python_version()}

@@ -159,9 +159,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Pre-train the mini base.")
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
-    model, tokenizer, histories = pretrain(
-        report=lambda sentence: print(sentence, file=sys.stderr, flush=True)
-    )
+    try:
+        model, tokenizer, histories = pretrain(
+            report=lambda sentence: print(sentence, file=sys.stderr, flush=True)
+        )
+    except KeyboardInterrupt:
+        print("stopped: nothing was written", file=sys.stderr)
+        raise SystemExit(130) from None
     save_folder(model, tokenizer, options.out)
     print(f"{sum(history.seconds for history in histories):.0f} s of steps", file=sys.stderr)
 

@@ -62,7 +62,7 @@ def sweep(
     stacks = [s for group in _alike(missing) for s in _cut(group, width)]
     start = time.perf_counter()
     for number, stack in enumerate(stacks, start=1):
-        made = _train(stack, stop)
+        made = _train(stack, stop, report)
         if made is None:
             break
         rows |= {_key(row["run"]): row for row in made}
@@ -146,7 +146,9 @@ def how_made(runs: Sequence[Run], seconds: float) -> Row:
     }
 
 
-def _train(runs: Sequence[Run], stop: Callable[[], bool]) -> list[Row] | None:
+def _train(
+    runs: Sequence[Run], stop: Callable[[], bool], report: Callable[[str], None]
+) -> list[Row] | None:
     stack, judged = stack_runs(runs)
     marks = {max(1, round(share * stack.steps)) for share in MARKS} | {stack.steps}
     curves: list[list[list[float]]] = [[] for _ in runs]
@@ -156,6 +158,7 @@ def _train(runs: Sequence[Run], stop: Callable[[], bool]) -> list[Row] | None:
             return None
         stack.step()
         if stack.position in marks:
+            report(f"  {stack.position} of {stack.steps} steps")
             scores = stack.score(judged.validation[:60]), stack.score(judged.own[:40])
             for curve, task_score, own_score in zip(curves, *scores, strict=True):
                 curve.append([stack.position, task_score.exact_match, round(own_score.loss, 4)])

@@ -42,11 +42,11 @@ def test_a_killed_sweep_goes_on_with_what_is_missing(runs, tmp_path, monkeypatch
     calls = []
     train = module._train
 
-    def dying(stack, stop):
+    def dying(stack, *hooks):
         calls.append(stack)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return train(stack, stop)
+        return train(stack, *hooks)
 
     monkeypatch.setattr(module, "_train", dying)
     with pytest.raises(KeyboardInterrupt):
@@ -55,7 +55,7 @@ def test_a_killed_sweep_goes_on_with_what_is_missing(runs, tmp_path, monkeypatch
     assert [Run(**row["run"]) for row in kept] == runs[:2]
     calls.clear()
     monkeypatch.setattr(
-        module, "_train", lambda stack, stop: calls.append(stack) or train(stack, stop)
+        module, "_train", lambda stack, *hooks: calls.append(stack) or train(stack, *hooks)
     )
     rows = sweep(runs, out, width=2)
     assert [Run(**row["run"]) for row in rows] == runs
@@ -76,7 +76,7 @@ def test_a_stop_keeps_the_stacks_that_are_done(runs, tmp_path):
     )
 
 
-def test_a_row_says_what_the_run_alone_scores(runs, tmp_path, monkeypatch):
+def test_a_row_says_what_the_run_alone_scores(runs, tmp_path):
     for run in (runs[0], runs[-1]):
         (row,) = sweep([run], tmp_path / f"{run.method}.jsonl")
         alone = finetune(run)
