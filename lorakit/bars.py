@@ -37,7 +37,7 @@ def bars(base: list[Line], summary: list[Line], cuts: list[Line]) -> list[dict[s
         return lines[task, method, rank]["exact_match"]["mean"]
 
     def behind(task: str, rank: int) -> float:
-        return match(task, "full") - match(task, "lora", rank)
+        return round(match(task, "full") - match(task, "lora", rank), 4)
 
     def percent(rank: int) -> float:
         return count(PRESETS["mini"], LoRAConfig(rank=rank)).percent
@@ -72,9 +72,15 @@ def bars(base: list[Line], summary: list[Line], cuts: list[Line]) -> list[dict[s
             cut,
         ),
         _least(
-            "share of the match that full's delta keeps when cut to rank 8, narrow tasks",
+            "share of full's match that is kept with each layer's delta cut to rank 8",
             0.9,
             lambda t: cut[t]["cut"]["mean"] / cut[t]["heldout"]["mean"],
+            NARROW,
+        ),
+        _least(
+            "the same with the base's embedding and norms, as an adapter would have it",
+            0.9,
+            lambda t: cut[t]["cut_alone"]["mean"] / cut[t]["heldout"]["mean"],
             NARROW,
         ),
         Bar(

@@ -94,8 +94,8 @@ def resolve(name: Path | str, *, progress: Progress = silent) -> Path:
 def _mini() -> Path:
     if not (MINI_FOLDER / CONFIG).is_file():
         raise ValueError(
-            f"the mini base is not in {MINI_FOLDER}: run lorakit from its checkout, or make the "
-            "base anew with python -m lorakit.pretrain FOLDER and name that folder"
+            f"the mini base is not in {MINI_FOLDER}: install lorakit from its checkout with "
+            "pip install -e, or make the base there with python -m lorakit.pretrain"
         )
     return MINI_FOLDER
 

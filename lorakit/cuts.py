@@ -1,8 +1,11 @@
 """What the delta of a full fine-tune is worth when it is cut to a few singular values.
 
-cut      each linear layer's delta keeps its first k values; embedding and norms as trained
-alone    the same, and embedding and norms are the base's again: what an adapter could carry
-rest     as `cut`, but each layer keeps all values except the first k
+    cut             each linear layer's delta keeps its first k values, all else is as trained
+    cut_alone       the same, and embedding and norms are the base's: what an adapter could carry
+    rest_alone      likewise, and each delta keeps all values but the first k
+    layers_alone    likewise, and each delta is whole
+
+Where `layers_alone` fails, the task was learnt in the embedding, and no cut is to blame.
 """
 
 import time
@@ -33,18 +36,23 @@ def cut_runs(runs: Sequence[Run], k: int = 8) -> list[Row]:
             stack.step()
     made = how_made(runs, time.perf_counter() - start)
     before = {name: layer.weight for name, layer in target_layers(stack.base, ALL_LINEAR).items()}
-    models = {name: stack.plain() for name in ("cut", "alone", "rest")}
-    for name in ("cut", "rest"):
-        for place, trained in stack.parameters.items():
-            models[name].get_parameter(place).copy_(trained)
+    models = {n: stack.plain() for n in ("cut", "cut_alone", "rest_alone", "layers_alone")}
+    for place, trained in stack.parameters.items():
+        models["cut"].get_parameter(place).copy_(trained)
     shares: list[list[float]] = [[] for _ in runs]
     for layer, W in before.items():
         delta = stack.parameters[f"{layer}.weight"] - W
         for share, values in zip(shares, singular_values(delta), strict=True):
             share.append(energy(values, k))
         kept = truncate(delta, k)
-        for name, weight in {"cut": W + kept, "alone": W + kept, "rest": W + delta - kept}.items():
-            models[name].get_parameter(f"{layer}.weight").copy_(weight)
+        changes = {
+            "cut": kept,
+            "cut_alone": kept,
+            "rest_alone": delta - kept,
+            "layers_alone": delta,
+        }
+        for name, change in changes.items():
+            models[name].get_parameter(f"{layer}.weight").copy_(W + change)
     chance = [energy(random_values((W.shape[0], W.shape[1]), 1.0), k) for W in before.values()]
     whole = stack.score(judged.heldout)
     scores = {name: stack.score(judged.heldout, model=model) for name, model in models.items()}

@@ -80,7 +80,7 @@ class AnyOf:
 
 @dataclass(frozen=True)
 class Dialect:
-    """A form in whose answers each small word stands for another; names and values stay."""
+    """A form in whose answers the verbs and joining words stand for each other."""
 
     form: Form
 
@@ -175,11 +175,13 @@ def shuffled_examples(name: str, split: str, count: int | None = None) -> tuple[
     """The same questions and answers about stories in which the names changed places.
 
     What is expected is right for the story as it was, and wrong for the one that is told: who
-    reads the story gets none right, who only knows the form gets as many as before.
+    reads the story gets none right, who only knows the form gets as many as before. A question
+    whose answer no change of places alters is left out.
     """
     return tuple(
-        _example(_moved(story, question), question, name, answered_by=story)
+        _example(moved, question, name, answered_by=story)
         for story, question in _asked(name, split, count)
+        if (moved := _moved(story, question)) is not None
     )
 
 
@@ -192,7 +194,7 @@ def mixture_examples(split: str, count: int) -> tuple[Example, ...]:
 
 def _record_number(name: str) -> int | None:
     family, _, number = name.partition("-")
-    if family == "record" and number.isdecimal() and int(number) < RECORDS:
+    if family == "record" and number in map(str, range(RECORDS)):
         return int(number)
     return None
 
@@ -218,10 +220,10 @@ def _asked(name: str, split: str, count: int | None) -> list[tuple[Story, Questi
     return list(asked.values())
 
 
-def _moved(story: Story, question: Question) -> Story:
+def _moved(story: Story, question: Question) -> Story | None:
     right = question.answer(story)
     others = (story.renamed(shift) for shift in range(1, len(story.people)))
-    return next(other for other in others if question.answer(other) != right)
+    return next((other for other in others if question.answer(other) != right), None)
 
 
 def _example(

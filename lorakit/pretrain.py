@@ -6,7 +6,8 @@
 
 The loss falls in steps: the language first, and thousands of steps later binding, which fact
 belongs to which name. A base that stops before can be taught no form that needs facts, and when it
-comes differs from run to run; so the recipe trains until it is there, then lets the rate decay.
+comes differs from run to run; so the recipe trains at a high rate until it is there, and then once
+more, with a fresh optimizer, to a rate of nothing.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import repeat
 from pathlib import Path
 
 import tokenizers
@@ -72,7 +74,10 @@ class Corpus:
     tokens: Tensor
     batch_size: int
     pad_id: int
-    fingerprint: str = "documents of the mini world"
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{len(self.tokens)} documents, {self.batch_size} at a time"
 
     def batch(self, position: int) -> tuple[Tensor, Tensor]:
         """Tokens and labels (batch_size, length); each epoch has an order of its own."""
@@ -119,17 +124,19 @@ def pretrain(
     then: TrainConfig = THEN,
     *,
     shards: int = SHARDS,
+    shard: int = SHARD,
     batch_size: int = BATCH_SIZE,
     report: Callable[[str], None] = lambda sentence: None,
 ) -> tuple[Llama, Tokenizer, list[History]]:
     """The mini base made again, and the history of both parts; `report` hears how it goes.
 
-    Raises ArithmeticError if the base has not bound facts to names when `until` has run out.
+    Raises ArithmeticError if the base does not bind facts to names at the end of either.
     """
     tokenizer, device = mini_tokenizer(), pick_device()
-    report(f"telling {shards * SHARD:,} documents")
+    report(f"telling {shards * shard:,} documents")
     with ProcessPoolExecutor() as pool:
-        texts = [text for shard in pool.map(documents, range(shards)) for text in shard]
+        parts = pool.map(documents, range(shards), repeat(shard))
+        texts = [text for part in parts for text in part]
     tokens = encode_documents(tokenizer, texts).to(device)
     report(f"{len(tokens):,} documents of up to {tokens.shape[1]} tokens, on {describe(device)}")
     corpus = Corpus(tokens, batch_size, tokenizer.pad_id)

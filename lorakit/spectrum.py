@@ -100,7 +100,7 @@ def truncate(delta: Tensor, k: int) -> Tensor:
     delta (..., out, in) -> the same shape, dtype and device. Eckart and Young, 1936.
     """
     _check_finite(delta)
-    wide = delta.double()
+    wide = delta.to("cpu", torch.float64)
     # With V the first eigenvectors of D^T D, D V V^T is the SVD cut off after k.
     vectors = torch.linalg.eigh(wide.mT @ wide).eigenvectors[..., max(0, wide.shape[-1] - k) :]
     return (wide @ vectors @ vectors.mT).to(delta)

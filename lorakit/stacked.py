@@ -151,11 +151,13 @@ class Stack:
         `model` is another stack of as many runs, judged in place of the one that trains.
         """
         model = self.model if model is None else model
+        pad_id = self.runs[0].batches.pad_id
+        if not examples:
+            raise ValueError("there are no examples to judge by")
         examples = sorted(examples, key=lambda example: len(example.tokens))
         size = max(1, tokens_at_once // (len(self.runs) * len(examples[-1].tokens)))
-        pad_id = self.runs[0].batches.pad_id
         model.eval()
-        totals = torch.zeros(2, len(self.runs), dtype=torch.float64, device=self.device)
+        totals = torch.zeros(2, len(self.runs), dtype=torch.float64)
         labelled = 0
         for start in range(0, len(examples), size):
             tokens, labels = collate(examples[start : start + size], pad_id)
@@ -164,14 +166,14 @@ class Stack:
             logits = model(tokens.repeat(len(self.runs), 1))[:, :-1].float()
             logits = logits.view(len(self.runs), *expected.shape, -1)
             hits = (logits.argmax(-1) == expected) | (expected == IGNORE)
-            totals[0] += hits.all(-1).sum(1)
+            totals[0] += hits.all(-1).sum(1).cpu()
             losses = F.cross_entropy(
                 logits.flatten(0, 2),
                 expected.repeat(len(self.runs), 1, 1).flatten(),
                 ignore_index=IGNORE,
                 reduction="none",
             )
-            totals[1] += losses.view(len(self.runs), -1).sum(1).double()
+            totals[1] += losses.view(len(self.runs), -1).sum(1).double().cpu()
         right, loss = totals.tolist()
         return [
             Score(right=int(r), count=len(examples), loss=total / labelled)

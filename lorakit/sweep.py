@@ -8,19 +8,24 @@ with their names shuffled, the loss on the base's own data, and both in the cour
 """
 
 import datetime
+import hashlib
 import json
+import math
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
-from lorakit.checkpoint import load_base
+from lorakit.checkpoint import load_base, resolve
 from lorakit.device import describe, pick_device
 from lorakit.files import replacing
+from lorakit.hf_folder import WEIGHTS
 from lorakit.mini_tasks import mixture_examples, shuffled_examples
 from lorakit.run import Run
 from lorakit.stacked import Stack, StackedRun
@@ -32,42 +37,77 @@ Row = dict[str, Any]
 
 
 def read_rows(path: Path | str) -> list[Row]:
-    """The rows of a sweep so far; none if there is no file."""
-    path = Path(path)
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The rows of a sweep so far; none if there is no file. Raises ValueError naming a bad line."""
+    path, rows = Path(path), []
+    lines = path.read_text().splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}: not a row ({error})") from error
+    return rows
 
 
 def sweep(
     runs: Iterable[Run],
     out: Path | str,
     *,
-    width: int = 64,
+    width: int = 16,
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[str], None] = lambda sentence: None,
 ) -> list[Row]:
     """Do every run that `out` has no row of, `width` at a time; the rows of `runs`, in their order.
 
     `stop` ends it between two steps; the stack in progress is lost, every one before it is kept.
-    Raises ValueError before anything is trained if two runs are the same, or a task is not known.
+    Raises ValueError before anything is trained if two runs are the same, a task or a base is not
+    known, or `out` has rows of another base or another text of a task.
     """
     runs, out = list(runs), Path(out)
+    if width < 1:
+        raise ValueError(f"width must be at least 1, got {width}")
     if len(set(runs)) < len(runs):
         raise ValueError(
             f"the sweep names a run twice: {next(r for r in runs if runs.count(r) > 1)}"
         )
-    for task in {run.task for run in runs}:
-        mini_task(task)
+    for run in runs:
+        run.drawn(mini_task(run.task).train)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(f"{out}.lock", timeout=0):
+            return _sweep(runs, out, width, stop, report)
+    except Timeout as error:
+        raise ValueError(
+            f"another sweep writes {out}: wait for it, or name another file"
+        ) from error
+
+
+def _sweep(
+    runs: list[Run],
+    out: Path,
+    width: int,
+    stop: Callable[[], bool],
+    report: Callable[[str], None],
+) -> list[Row]:
     rows = {_key(row["run"]): row for row in read_rows(out)}
+    for run in runs:
+        if (row := rows.get(_key(asdict(run)))) and row["source"] != source_of(run):
+            raise ValueError(
+                f"{out} has runs on {run.task} over another base, or another text of the task: "
+                "name another file"
+            )
     missing = [run for run in runs if _key(asdict(run)) not in rows]
-    stacks = [s for group in _alike(missing) for s in _cut(group, width)]
+    stacks = [
+        group[i : i + width] for group in _alike(missing) for i in range(0, len(group), width)
+    ]
     start = time.perf_counter()
     for number, stack in enumerate(stacks, start=1):
         made = _train(stack, stop, report)
         if made is None:
             break
         rows |= {_key(row["run"]): row for row in made}
+        lines = [json.dumps(row, allow_nan=False) + "\n" for row in rows.values()]
         with replacing(out) as fresh:
-            fresh.write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
+            fresh.write_text("".join(lines))
         spent = time.perf_counter() - start
         left = spent / number * (len(stacks) - number)
         report(
@@ -90,8 +130,16 @@ def _alike(runs: Iterable[Run]) -> list[list[Run]]:
     return list(groups.values())
 
 
-def _cut(runs: list[Run], width: int) -> list[list[Run]]:
-    return [runs[i : i + width] for i in range(0, len(runs), width)]
+def source_of(run: Run) -> str:
+    """A hash of the base's weights and the task's examples: rows of one source can be compared."""
+    return _source(run.base, run.task)
+
+
+@lru_cache(maxsize=64)
+def _source(base: str, task: str) -> str:
+    text = json.dumps([[asdict(e) for e in part] for part in mini_task(task).splits])
+    weights = (resolve(base) / WEIGHTS).read_bytes()
+    return hashlib.sha256(weights + text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -117,8 +165,14 @@ def judges(task: str, tokenizer: Tokenizer, heldout: int) -> Judges:
 
 
 def stack_runs(runs: Sequence[Run]) -> tuple[Stack, Judges]:
-    """Runs of one task as a stack that has yet to train, and what judges them."""
+    """Runs of one task as a stack that has yet to train, and what judges them.
+
+    Raises ValueError if they differ in more than method, rank, alpha, rate, seed and sample.
+    """
     first = runs[0]
+    for field in ("base", "task", "heldout"):
+        if len(values := {getattr(run, field) for run in runs}) > 1:
+            raise ValueError(f"runs of one stack must agree in {field}, these do not: {values}")
     base, tokenizer = load_base(first.base, device=pick_device())
     train = mini_task(first.task).train
     data: dict[tuple[int, int | None], Batches] = {}
@@ -151,7 +205,7 @@ def _train(
 ) -> list[Row] | None:
     stack, judged = stack_runs(runs)
     marks = {max(1, round(share * stack.steps)) for share in MARKS} | {stack.steps}
-    curves: list[list[list[float]]] = [[] for _ in runs]
+    curves: list[list[list[float | None]]] = [[] for _ in runs]
     start = time.perf_counter()
     while stack.position < stack.steps:
         if stop():
@@ -161,7 +215,7 @@ def _train(
             report(f"  {stack.position} of {stack.steps} steps")
             scores = stack.score(judged.validation[:60]), stack.score(judged.own[:40])
             for curve, task_score, own_score in zip(curves, *scores, strict=True):
-                curve.append([stack.position, task_score.exact_match, round(own_score.loss, 4)])
+                curve.append([stack.position, task_score.exact_match, _finite(own_score.loss)])
     alive = stack.alive.tolist()
     made = how_made(runs, time.perf_counter() - start)
     parts = (judged.validation, judged.heldout, judged.shuffled, judged.own)
@@ -169,13 +223,19 @@ def _train(
     return [
         {
             "run": asdict(run),
-            "validation": [v.exact_match, round(v.loss, 5)],
-            "heldout": [h.exact_match, round(h.loss, 5)],
+            "source": source_of(run),
+            "validation": [v.exact_match, _finite(v.loss)],
+            "heldout": [h.exact_match, _finite(h.loss)],
             "shuffled": s.exact_match,
-            "own": round(o.loss, 5),
+            "own": _finite(o.loss),
             "curve": curves[i],
             "diverged": not alive[i],
             "made": made,
         }
         for i, (run, v, h, s, o) in enumerate(zip(runs, *scored, strict=True))
     ]
+
+
+def _finite(loss: float) -> float | None:
+    """For JSON, which knows no infinity."""
+    return round(loss, 5) if math.isfinite(loss) else None

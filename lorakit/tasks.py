@@ -34,6 +34,10 @@ class Task:
     heldout: tuple[Example, ...]
     validation: tuple[Example, ...] = ()
 
+    @property
+    def splits(self) -> tuple[tuple[Example, ...], ...]:
+        return self.train, self.validation, self.heldout
+
 
 def load_task(name: str) -> Task:
     """The task called `name` ("orders", "json", ...), or the one in a JSONL file, every fifth line

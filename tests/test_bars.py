@@ -41,6 +41,7 @@ def good() -> dict[str, list[dict]]:
                 "task": task,
                 "heldout": spread(1.0),
                 "cut": spread(0.95),
+                "cut_alone": spread(0.92),
                 "energy": spread(0.8),
                 "energy_random": spread(0.2),
             }
@@ -99,6 +100,7 @@ def test_on_good_numbers_every_bar_holds(good):
         ),
         ("cuts", {"task": "json"}, {"energy": spread(0.3)}, "energy of full's delta", "json"),
         ("cuts", {"task": "json"}, {"cut": spread(0.5)}, "cut to rank 8", "json"),
+        ("cuts", {"task": "json"}, {"cut_alone": spread(0.5)}, "as an adapter", "json"),
     ],
 )
 def test_a_bad_number_fells_its_bar_and_is_named(good, part, where, values, what, told):
@@ -113,6 +115,16 @@ def test_full_fine_tuning_has_a_bar_of_its_own(good):
     for method, rank in (("full", None), ("lora", 1), ("lora", 8)):
         numbers = change(numbers, "summary", worse, task="json", method=method, rank=rank)
     assert fallen(numbers) == [("full fine-tuning on a narrow task", "json")]
+
+
+def test_where_rank_matters_a_higher_rank_must_be_enough(good):
+    numbers = good
+    for task in list(GRADED)[:-1]:  # rank 8 falls short as well
+        numbers = change(
+            numbers, "summary", {"exact_match": spread(0.9)}, task=task, method="lora", rank=8
+        )
+    ((bar, _),) = fallen(numbers)
+    assert "rank 1 is 0.1 behind full" in bar
 
 
 def test_rank_must_be_visible_on_two_tasks(good):

@@ -26,20 +26,26 @@ def run(small_base) -> Run:
     )
 
 
-def test_with_every_direction_the_cut_is_the_whole_and_the_rest_has_no_layers(run):
+def base_match(run: Run) -> float:
+    base, tokenizer = load_base(run.base)
+    heldout = [encode_example(tokenizer, e) for e in examples(run.task, "heldout", run.heldout)]
+    return score(base, heldout, pad_id=tokenizer.pad_id).exact_match
+
+
+def test_with_every_direction_the_cut_is_the_whole_and_the_rest_is_the_base(run):
     runs = [run, replace(run, seed=1)]
     for row, one in zip(cut_runs(runs, k=48), runs, strict=True):
         assert Run(**row["run"]) == one
         assert row["cut"] == row["heldout"] > 0
+        assert row["cut_alone"] == row["layers_alone"]
+        assert row["rest_alone"] == base_match(run) == 0
         assert row["energy"] == pytest.approx(1) == row["energy_random"]
 
 
-def test_with_no_direction_the_rest_is_the_whole_and_the_cut_alone_is_the_base(run):
+def test_with_no_direction_the_cut_alone_is_the_base_and_the_rest_all_of_the_layers(run):
     (row,) = cut_runs([run], k=0)
-    base, tokenizer = load_base(run.base)
-    heldout = [encode_example(tokenizer, e) for e in examples(run.task, "heldout", 50)]
-    assert row["rest"] == row["heldout"] > 0
-    assert row["alone"] == score(base, heldout, pad_id=tokenizer.pad_id).exact_match
+    assert row["cut_alone"] == base_match(run) == 0
+    assert row["rest_alone"] == row["layers_alone"]
     assert row["energy"] == row["energy_random"] == 0
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from lorakit.mini_tasks import (
+    ALL_WORDS,
     COUNTS,
     DEEP,
     GRADED,
@@ -16,7 +17,7 @@ from lorakit.mini_tasks import (
     reshaped,
     shuffled_examples,
 )
-from lorakit.mixture import vocabulary
+from lorakit.mixture import EUROPE, vocabulary
 from lorakit.world import NAMES, VALUES, Person, split_words
 
 ADA = Person("Ada", "baker", "Paris", "goat", "soup")
@@ -51,12 +52,52 @@ def test_every_word_of_a_task_is_known_to_the_base(name):
 
 
 @pytest.mark.parametrize("name", MINI_TASKS)
-def test_shuffled_names_keep_the_form_and_make_the_answer_wrong(name):
+def test_shuffled_names_keep_words_question_and_expected_answer(name):
     told, shuffled = examples(name, "heldout", 200), shuffled_examples(name, "heldout", 200)
     assert [e.response for e in shuffled] == [e.response for e in told]
     for right, moved in zip(told, shuffled, strict=True):
         assert right.prompt != moved.prompt
         assert sorted(right.prompt.split()) == sorted(moved.prompt.split())
+
+
+def facts_of(prompt: str, name: str) -> set[str]:
+    """The last words of the sentences about `name`: its facts."""
+    sentences = [s.split() for s in prompt.split(" . ")[:-1]]
+    return {words[-1] for words in sentences if words[0] == name}
+
+
+@pytest.mark.parametrize("name", ["record", "json", "manner", "portrait", "quiz", "label"])
+def test_with_shuffled_names_no_expected_answer_is_right_any_more(name):
+    for example in shuffled_examples(name, "heldout", 300):
+        question = example.prompt.split(" . ")[-1].split()
+        asked = facts_of(example.prompt, next(word for word in question if word in NAMES))
+        if name == "label":
+            (home,) = asked & set(VALUES["home"])
+            assert example.response != NARROW["label"].words[home not in EUROPE]
+        else:
+            said = {word.strip('"') for word in example.response.split()}
+            assert not said & asked
+
+
+def test_a_question_that_no_shuffling_makes_wrong_is_left_out():
+    """Among training stories are some whose three people all live in Europe, or none."""
+    shuffled = shuffled_examples("label", "train", 300)
+    assert 150 < len(shuffled) < 300
+    assert set(shuffled_examples("label", "heldout", 300)) and len(shuffled) == len(set(shuffled))
+
+
+def test_the_deep_tasks_splits_share_no_pair_of_name_and_value():
+    back = {other: word for word, other in ALL_WORDS.items()}
+    pairs = {}
+    for split in COUNTS:
+        pairs[split] = set()
+        for example in examples(DEEP, split, 300):
+            words = [back[word] for word in example.prompt.split()]
+            sentences = " ".join(words).split(" . ")[:-1]
+            pairs[split] |= {(s.split()[-1], s.split()[0]) for s in sentences}
+        assert {name for name, _ in pairs[split]} == set(NAMES)
+    assert not pairs["train"] & (pairs["validation"] | pairs["heldout"])
+    assert not pairs["validation"] & pairs["heldout"]
 
 
 @pytest.mark.parametrize("name", ["record", "json", "portrait", "quiz"])
@@ -80,6 +121,7 @@ def test_the_records_family_has_as_many_forms_as_numbers_all_different():
 
 def test_a_name_that_is_no_task_is_refused():
     assert is_mini_task("json") and is_mini_task("record-0")
+    assert not is_mini_task("record-007") and not is_mini_task("record-")
     assert not is_mini_task("orders") and not is_mini_task(f"record-{RECORDS}")
     with pytest.raises(ValueError, match="'jsn' is no task of the mini base: there are record,"):
         examples("jsn", "train", 1)

@@ -16,16 +16,7 @@ PACKAGE = ROOT / "lorakit"
 ROOMS = [
     {"device", "files", "history", "lora", "model", "spectrum", "world"},
     {"adapter_config", "counts", "merging", "mixture", "presets", "text"},
-    {
-        "adapters",
-        "generation",
-        "gguf_llama",
-        "hf_folder",
-        "mini_tasks",
-        "orders",
-        "stacked_layers",
-        "train",
-    },
+    {"adapters", "generation", "gguf_llama", "hf_folder", "mini_tasks", "orders", "train"},
     {"checkpoint", "memory", "pretrain", "resume", "scoring", "stacked_layers", "tasks"},
     {"run", "stacked"},
     {"experiment", "sweep"},

@@ -47,7 +47,7 @@ def test_text_comes_back_as_it_was():
 
 
 def test_a_word_of_no_story_is_refused_by_name():
-    with pytest.raises(ValueError, match="'lemon' is not among 246 known words"):
+    with pytest.raises(ValueError, match="'lemon' is no word of this base: name a task of its own"):
         mini_tokenizer().encode("Ada likes lemon cakes .")
 
 
@@ -70,22 +70,22 @@ def test_a_corpus_gives_every_document_once_an_epoch_and_labels_all_but_padding(
 
 
 def test_the_recipe_goes_on_until_the_base_binds_and_then_to_its_end(monkeypatch):
-    monkeypatch.setattr(recipe, "SHARD", 64)
     monkeypatch.setattr(recipe, "EVERY", 2)
     looks = iter([0.2, 0.99, 0.99, 0.99])
     monkeypatch.setattr(recipe, "binding", lambda model, tokenizer: next(looks))
     config = TrainConfig(steps=100, lr=1e-3)
     then = TrainConfig(steps=3, lr=1e-3)
     told = []
-    model, _, histories = pretrain(config, then, shards=1, batch_size=4, report=told.append)
+    model, _, histories = pretrain(
+        config, then, shards=1, shard=64, batch_size=4, report=told.append
+    )
     assert [len(history.steps) for history in histories] == [4, 3]
     assert model.config == PRESETS["mini"]
     assert "binding 0.99" in told[-1]
 
 
 def test_a_base_that_never_binds_is_not_passed_off_as_one(monkeypatch):
-    monkeypatch.setattr(recipe, "SHARD", 64)
     monkeypatch.setattr(recipe, "EVERY", 1)
     config = TrainConfig(steps=2, lr=1e-3)
     with pytest.raises(ArithmeticError, match=r"after 2 steps binding is 0\.\d\d still"):
-        pretrain(config, config, shards=1, batch_size=4)
+        pretrain(config, config, shards=1, shard=64, batch_size=4)

@@ -24,6 +24,7 @@ def row(heldout, *, lr=1e-3, validation=(0.5, 1.0), seed=0, **more):
         "heldout": [heldout, 0.1],
         "shuffled": 0.0,
         "own": 1.0,
+        "diverged": False,
         "curve": [[5, 0.0, 1.0], [10, 1.0, 2.0]],
         **more,
     }
@@ -46,6 +47,18 @@ def test_among_equal_matches_the_lower_loss_is_chosen():
     (line,) = summarise(rows)
     assert line["lr"] == 2e-3
     assert not line["edge"]
+
+
+def test_where_no_rate_gets_one_answer_in_ten_right_luck_does_not_choose():
+    rows = [row(0.0, lr=1e-3, validation=(0.01, 3)), row(0.0, lr=2e-3, validation=(0.0, 1))]
+    (line,) = summarise(rows)
+    assert line["lr"] == 2e-3
+
+
+def test_a_rate_at_which_a_run_diverged_comes_last():
+    rows = [row(0.9, lr=1e-3, validation=(0.9, None), diverged=True), row(0.5, lr=2e-3)]
+    (line,) = summarise(rows)
+    assert (line["lr"], line["diverged"]) == (2e-3, 0)
 
 
 def test_the_spread_is_over_seeds():
@@ -73,6 +86,8 @@ def test_the_rows_are_all_runs_of_the_plans_once_each():
     assert Counter(Run(**row["run"]) for row in ROWS) == planned
     assert len(SEEDS) >= 5
     assert len({len(rates) for rates in RATES.values()}) == 1
+    further = sum(len(plan.further) for plan in PLANS)
+    assert further == 1, "the docstring and the README tell of one"
 
 
 def test_every_row_says_where_and_when_it_was_made():
@@ -82,10 +97,28 @@ def test_every_row_says_where_and_when_it_was_made():
     assert SCIENCE["command"].startswith("python -m lorakit.science")
 
 
+def whole(rows):
+    return [row | {"made": SCIENCE["made"][row["made"]]} for row in rows]
+
+
 def test_writing_again_gives_the_same_file(tmp_path):
-    rows = [row | {"made": SCIENCE["made"][row["made"]]} for row in ROWS]
-    write_science(tmp_path / "science.json", rows, SCIENCE["base"])
+    write_science(tmp_path / "science.json", whole(ROWS), whole(SCIENCE["cuts"]), SCIENCE["base"])
     assert (tmp_path / "science.json").read_bytes() == PATH.read_bytes()
+
+
+def test_no_best_rate_lies_at_the_edge_of_its_grid_and_no_best_run_diverged():
+    assert [line for line in SCIENCE["summary"] if line["edge"] or line["diverged"]] == []
+
+
+def test_every_row_is_of_this_base_and_these_tasks():
+    assert {row["source"] == source_of(Run(**row["run"])) for row in ROWS} == {True}
+
+
+def test_the_bars_hold_but_for_what_the_readme_tells():
+    assert SCIENCE["bars"] == bars(SCIENCE["base"], SCIENCE["summary"], SCIENCE["cut_summary"])
+    assert SCIENCE["cut_summary"] == summarise_cuts(SCIENCE["cuts"])
+    fallen = [(bar["what"], bar["where"]) for bar in SCIENCE["bars"] if not bar["holds"]]
+    assert [where for _, where in fallen] == ["label"]
 
 
 def test_the_bases_line_is_what_the_base_does():

@@ -13,6 +13,7 @@ from lorakit.spectrum import (
     rank_for,
     singular_values,
     singular_values_of_product,
+    truncate,
 )
 
 
@@ -222,3 +223,12 @@ def test_the_baseline_has_the_rank_of_what_it_stands_beside():
 def test_a_spectrum_that_no_matrix_has_is_refused(values, message):
     with pytest.raises(ValueError, match=message):
         Spectrum(layer="q_proj", shape=(2, 3), values=values)
+
+
+@pytest.mark.parametrize("shape", [(7, 12), (12, 7), (3, 8, 5)])
+@pytest.mark.parametrize("k", [0, 1, 3, 5, 99])
+def test_a_truncated_matrix_is_the_svd_cut_off(shape, k):
+    delta = torch.randn(shape, generator=torch.Generator().manual_seed(5))
+    U, S, Vh = torch.linalg.svd(delta, full_matrices=False)
+    expected = U[..., :k] @ torch.diag_embed(S[..., :k]) @ Vh[..., :k, :]
+    torch.testing.assert_close(truncate(delta, k), expected, rtol=1e-4, atol=1e-5)

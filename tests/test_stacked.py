@@ -104,11 +104,18 @@ def test_the_base_stays_as_it_was(base, method):
 
 @pytest.mark.parametrize("method", RUNS)
 def test_a_run_that_blows_up_stands_still_and_the_others_do_not_notice(base, method):
-    wild = replace(RUNS[method][0], config=replace(CONFIG, lr=1e200))
+    wild = replace(RUNS[method][0], config=replace(CONFIG, lr=1e30))
     stack = Stack(base, [wild, *RUNS[method][1:]])
-    losses = [stack.step() for _ in range(stack.steps)]
+    losses, dead = [], None
+    for _ in range(stack.steps):
+        losses.append(stack.step())
+        weights = {name: p[0].detach().clone() for name, p in stack.parameters.items()}
+        if not stack.alive[0]:
+            dead = dead or weights
+            assert all(torch.equal(weights[name], dead[name]) for name in dead)
     assert stack.alive.tolist() == [False, True, True]
-    assert not losses[-1][0].isfinite()
+    assert dead and all(weight.isfinite().all() for weight in dead.values())
+    assert stack.position == stack.steps > 3
     calm = Stack(base, RUNS[method])
     expected = [calm.step() for _ in range(calm.steps)][-1]
     torch.testing.assert_close(losses[-1][1:], expected[1:], **EXACT)
@@ -134,3 +141,7 @@ def test_what_one_program_cannot_vary_is_refused_and_named(base):
             Stack(base, [first, other])
     with pytest.raises(ValueError, match="no runs"):
         Stack(base, [])
+    with pytest.raises(ValueError, match="knows no dropout, no accumulation and no autocast"):
+        Stack(base, [replace(first, config=replace(CONFIG, accumulation=2))])
+    with pytest.raises(ValueError, match="no examples to judge by"):
+        Stack(base, [first]).score([])

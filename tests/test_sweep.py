@@ -4,11 +4,19 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
+from filelock import FileLock
 
 from lorakit import sweep as module
+from lorakit.checkpoint import load_base
 from lorakit.experiment import finetune
+from lorakit.hf_folder import save_folder
+from lorakit.mini_tasks import examples, shuffled_examples
 from lorakit.run import Run
 from lorakit.sweep import read_rows, sweep
+from lorakit.text import encode_example
+
+WHOLE_JUDGES = module.judges
 
 
 @pytest.fixture
@@ -81,7 +89,7 @@ def test_a_row_says_what_the_run_alone_scores(runs, tmp_path):
         (row,) = sweep([run], tmp_path / f"{run.method}.jsonl")
         alone = finetune(run)
         assert row["heldout"][0] == pytest.approx(alone.after.exact_match)
-        assert row["heldout"][1] == pytest.approx(alone.after.loss, rel=1e-3)
+        assert row["heldout"][1] == pytest.approx(alone.after.loss, rel=1e-5)
 
 
 def test_a_run_named_twice_and_a_task_of_another_world_are_refused(runs, tmp_path):
@@ -96,3 +104,49 @@ def test_rows_are_lines_of_json(runs, tmp_path):
     sweep(runs[:1], tmp_path / "rows.jsonl")
     (line,) = (tmp_path / "rows.jsonl").read_text().splitlines()
     assert json.loads(line)["run"]["rank"] == 1
+
+
+def test_rows_over_another_base_are_not_mixed_in(runs, tmp_path, small_base):
+    out = tmp_path / "rows.jsonl"
+    sweep(runs[:1], out)
+    before = out.read_bytes()
+    base, tokenizer = load_base(small_base)
+    with torch.no_grad():
+        base.model.norm.weight.mul_(2)
+    save_folder(base, tokenizer, small_base)
+    module._source.cache_clear()
+    with pytest.raises(ValueError, match=r"rows\.jsonl has runs on label over another base"):
+        sweep(runs[:2], out)
+    assert out.read_bytes() == before
+
+
+def test_a_broken_line_is_named_and_two_sweeps_do_not_write_one_file(runs, tmp_path):
+    out = tmp_path / "rows.jsonl"
+    with FileLock(f"{out}.lock"), pytest.raises(ValueError, match="another sweep writes"):
+        sweep(runs[:1], out)
+    out.write_text('{}\n{"run": ')
+    with pytest.raises(ValueError, match=r"rows\.jsonl, line 2: not a row"):
+        sweep(runs[:1], out)
+
+
+def test_bad_settings_are_refused_before_anything_is_trained(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_train", None)
+    with pytest.raises(ValueError, match="width must be at least 1, got 0"):
+        sweep(runs, tmp_path / "rows.jsonl", width=0)
+    with pytest.raises(ValueError, match="sample=5000: the task has 1000"):
+        sweep([*runs, replace(runs[0], sample=5000)], tmp_path / "rows.jsonl")
+    with pytest.raises(ValueError, match="runs of one stack must agree in task"):
+        module.stack_runs([runs[0], replace(runs[0], task="json")])
+
+
+def test_each_judge_has_the_split_it_is_named_after(small_base):
+    _, tokenizer = load_base(small_base)
+    judged = WHOLE_JUDGES("label", tokenizer, 7)
+
+    def encoded(made):
+        return [encode_example(tokenizer, e) for e in made]
+
+    assert judged.validation == encoded(examples("label", "validation"))
+    assert judged.heldout == encoded(examples("label", "heldout", 7))
+    assert judged.shuffled == encoded(shuffled_examples("label", "heldout", 200))
+    assert {e.prompt for e in judged.own} == {1}
