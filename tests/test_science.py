@@ -6,9 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from lorakit.bars import bars
 from lorakit.experiment import finetune
 from lorakit.run import Run
-from lorakit.science import PLANS, RATES, SEEDS, judge_base, own_loss_at, summarise, write_science
+from lorakit.science import (
+    PLANS,
+    RATES,
+    SEEDS,
+    judge_base,
+    own_loss_at,
+    summarise,
+    summarise_cuts,
+    write_science,
+)
+from lorakit.sweep import source_of
 
 PATH = Path(__file__).parent.parent / "data" / "results" / "science.json"
 SCIENCE = json.loads(PATH.read_text())
