@@ -80,13 +80,14 @@ class AnyOf:
 
 @dataclass(frozen=True)
 class Dialect:
-    """A form in whose answers the verbs and joining words stand for each other."""
+    """A form in whose answers some words stand for others; names and values stay."""
 
     form: Form
+    words: dict[str, str]
 
     def ask(self, draw: random.Random, story: Story) -> Question:
         question = self.form.ask(draw, story)
-        return replace(question, answer=lambda story: _spoken(question.answer(story), SMALL_WORDS))
+        return replace(question, answer=lambda story: _spoken(question.answer(story), self.words))
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,31 @@ def _spoken(text: str, words: dict[str, str]) -> str:
 _ALL_KEYS = tuple(key for pair in KEYS.values() for key in pair)
 _OF_PHRASES = {w for pair in PHRASES.values() for p in pair for w in p.split() if w[0] != "{"}
 SMALL_WORDS = _exchange(tuple(sorted(_OF_PHRASES | {",", "and", "who", "."})), "small words")
+_OF_MANNERS = {w for text in (*LEADS, *BODIES, *TAILS) for w in text.split() if w[0] != "{"}
+CANT = _exchange(tuple(sorted(_OF_MANNERS)), "cant")
+ALL_WORDS = _exchange(tuple(sorted(_OF_PHRASES | {",", "and", "who", "."})), "small words")
+CANT = _exchange(
+    tuple(
+        [
+            "!",
+            ",",
+            ":",
+            "I",
+            "doubt",
+            "is",
+            "it",
+            "no",
+            "of",
+            "say",
+            "surely",
+            "the",
+            "they",
+            "think",
+            "well",
+        ]
+    ),
+    "cant",
+)
 ALL_WORDS = _exchange(vocabulary(), "all words")
 
 
@@ -150,9 +176,10 @@ NARROW: dict[str, Form] = {
     "quiz": Quiz(items=(("home", "city", QUIZZES[1]), ("food", "dish", QUIZZES[0]))),
 }
 GRADED: dict[str, Form] = {
-    "manners-dialect": Dialect(Manners()),
+    "manners-dialect": Dialect(Manners(), SMALL_WORDS),
+    "manners-cant": Dialect(Manners(), CANT),
     "manners-backwards": Backwards(Manners()),
-    "six-dialect": Dialect(AnyOf(tuple(NARROW.values()))),
+    "six-dialect": Dialect(AnyOf(tuple(NARROW.values())), SMALL_WORDS),
 }
 DEEP = "deep"
 MINI_TASKS = (*NARROW, *GRADED, DEEP)

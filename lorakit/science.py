@@ -75,6 +75,7 @@ class Plan:
 NARROW_PLANS = tuple(Plan(task, 60) for task in NARROW)
 GRADED_PLANS = (
     Plan("manners-dialect", 150, (1, 8, 16)),
+    Plan("manners-cant", 120),
     Plan("manners-backwards", 200),
     Plan("six-dialect", 200, (1, 2, 4, 8, 16), further=((1, 8e-2),)),
 )
@@ -176,10 +177,10 @@ def judge_base(tasks: Iterable[str]) -> list[Line]:
 
 
 def cut_best(summary: list[Line]) -> list[Row]:
-    """Each task's full fine-tunes once more, at the rate of the summary, whole and cut."""
+    """Each narrow task's full fine-tunes once more, at the summary's rate, whole and cut."""
     full = {line["task"]: line["lr"] for line in summary if line["method"] == "full"}
     rows: list[Row] = []
-    for plan in PLANS:
+    for plan in NARROW_PLANS:
         best = [r for r in plan.runs() if r.method == "full" and r.lr == full.get(plan.task)]
         if best:
             rows += cut_runs(best)
