@@ -115,32 +115,9 @@ def _spoken(text: str, words: dict[str, str]) -> str:
 
 _ALL_KEYS = tuple(key for pair in KEYS.values() for key in pair)
 _OF_PHRASES = {w for pair in PHRASES.values() for p in pair for w in p.split() if w[0] != "{"}
-SMALL_WORDS = _exchange(tuple(sorted(_OF_PHRASES | {",", "and", "who", "."})), "small words")
 _OF_MANNERS = {w for text in (*LEADS, *BODIES, *TAILS) for w in text.split() if w[0] != "{"}
+SMALL_WORDS = _exchange(tuple(sorted(_OF_PHRASES | {",", "and", "who", "."})), "small words")
 CANT = _exchange(tuple(sorted(_OF_MANNERS)), "cant")
-ALL_WORDS = _exchange(tuple(sorted(_OF_PHRASES | {",", "and", "who", "."})), "small words")
-CANT = _exchange(
-    tuple(
-        [
-            "!",
-            ",",
-            ":",
-            "I",
-            "doubt",
-            "is",
-            "it",
-            "no",
-            "of",
-            "say",
-            "surely",
-            "the",
-            "they",
-            "think",
-            "well",
-        ]
-    ),
-    "cant",
-)
 ALL_WORDS = _exchange(vocabulary(), "all words")
 
 

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 
 from lorakit.bars import Line, bars
 from lorakit.checkpoint import load_base
@@ -24,6 +23,7 @@ from lorakit.files import replacing
 from lorakit.mini_tasks import DEEP, NARROW
 from lorakit.run import Run
 from lorakit.scoring import score
+from lorakit.summary import summarise, summarise_cuts
 from lorakit.sweep import Row, judges, sweep
 
 COMMAND = "python -m lorakit.science data/results/science.json"
@@ -33,7 +33,6 @@ RATES = {
     "full": tuple(1.25e-4 * 2**i for i in range(6)),
     "lora": tuple(1.25e-3 * 2**i for i in range(6)),
 }
-MATCHED = 0.9  # exact match on validation at which forgetting is compared
 
 
 @dataclass(frozen=True)
@@ -82,76 +81,6 @@ GRADED_PLANS = (
 PLANS = (*NARROW_PLANS, *GRADED_PLANS, Plan(DEEP, 300))
 
 
-def summarise(rows: list[Row]) -> list[Line]:
-    """One line a task, method and rank, at the learning rate that validation likes best.
-
-    Best is the highest mean exact match, and among equals the lowest mean loss. Where no rate gets
-    one answer in ten right, a match is luck, and the loss alone decides. A rate at which a run
-    diverged comes last.
-    """
-    groups: dict[tuple, dict[float, list[Row]]] = {}
-    for row in rows:
-        run = row["run"]
-        key = (run["task"], run["method"], run["rank"] if run["method"] == "lora" else None)
-        groups.setdefault(key, {}).setdefault(run["lr"], []).append(row)
-    lines = []
-    for (task, method, rank), by_rate in groups.items():
-        matched = max(mean(row["validation"][0] for row in of_rate) for of_rate in by_rate.values())
-        lr = max(by_rate, key=lambda rate: _liking(by_rate[rate], by_match=matched >= 0.1))
-        best = by_rate[lr]
-        line = {
-            "task": task,
-            "method": method,
-            "rank": rank,
-            "steps": best[0]["run"]["steps"],
-            "seeds": len(best),
-            "lr": lr,
-            "edge": lr in (min(by_rate), max(by_rate)),
-            "diverged": sum(row["diverged"] for row in best),
-            "exact_match": _spread([row["heldout"][0] for row in best]),
-            "loss": _spread([row["heldout"][1] for row in best]),
-            "shuffled": _spread([row["shuffled"] for row in best]),
-            "own_loss": _spread([row["own"] for row in best]),
-        }
-        there = [loss for row in best if (loss := own_loss_at(row["curve"], MATCHED)) is not None]
-        if len(there) == len(best):
-            line["own_loss_matched"] = _spread(there)
-        lines.append(line)
-    return lines
-
-
-def _liking(rows: list[Row], *, by_match: bool) -> tuple[bool, float, float]:
-    if any(row["diverged"] for row in rows):
-        return False, 0.0, 0.0
-    match, loss = zip(*(row["validation"] for row in rows), strict=True)
-    return True, round(mean(match), 6) if by_match else 0.0, -mean(loss)
-
-
-def own_loss_at(curve: list[list[float]], match: float) -> float | None:
-    """The own-data loss where exact match first reaches `match`, in a line between two looks.
-
-    None if it never does; the first look's own loss if it is there already.
-    """
-    before: list[float] | None = None
-    for point in curve:
-        if point[1] >= match:
-            if before is None:
-                return point[2]
-            share = (match - before[1]) / (point[1] - before[1])
-            return before[2] + share * (point[2] - before[2])
-        before = point
-    return None
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {
-        "mean": round(mean(values), 5),
-        "sd": round(stdev(values), 5) if len(values) > 1 else 0.0,
-        "min": min(values),
-        "max": max(values),
-    }
-
-
 def judge_base(tasks: Iterable[str]) -> list[Line]:
     """What the base does before any training, on the very examples that judge every run."""
     device = pick_device()
@@ -185,18 +114,6 @@ def cut_best(summary: list[Line]) -> list[Row]:
         if best:
             rows += cut_runs(best)
     return rows
-
-
-def summarise_cuts(rows: list[Row]) -> list[Line]:
-    """One line a task: match whole and cut, and the energy of the first values."""
-    lines = []
-    for task in dict.fromkeys(row["run"]["task"] for row in rows):
-        of_task = [row for row in rows if row["run"]["task"] == task]
-        names = ["heldout", "cut", "cut_alone", "rest_alone", "layers_alone"]
-        names += ["energy", "energy_random"]
-        line = {name: _spread([row[name] for row in of_task]) for name in names}
-        lines.append({"task": task, "k": of_task[0]["k"], "lr": of_task[0]["run"]["lr"], **line})
-    return lines
 
 
 def write_science(path: Path, rows: list[Row], cuts: list[Row], base: list[Line]) -> None:

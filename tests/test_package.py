@@ -21,6 +21,7 @@ ROOMS = [
     {"run", "stacked"},
     {"experiment", "sweep"},
     {"bars", "cuts"},
+    {"summary"},
     {"science"},
     {"plots"},
     {"console", "doctor", "widgets"},
