@@ -86,9 +86,7 @@ def resolve(name: Path | str, *, progress: Progress = silent) -> Path:
         return path
     if path.suffix == ".gguf" and path.is_file():
         return _converted(path, progress)
-    raise ValueError(
-        f'{str(name)!r} is no base that is there: give {BASES} such as "HuggingFaceTB/SmolLM2-360M"'
-    )
+    raise ValueError(f'{str(name)!r} is no base: give {BASES} such as "HuggingFaceTB/SmolLM2-360M"')
 
 
 def _mini() -> Path:
