@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from lorakit.checkpoint import MINI
 from lorakit.lora import LoRAConfig
 from lorakit.presets import PRESETS
-from lorakit.run import LEARNING_RATES, Run, disk_bytes
+from lorakit.run import LEARNING_RATES, MINI_LEARNING_RATES, Run, disk_bytes
+from lorakit.text import Example
 
 
 def test_the_method_decides_what_trains_and_how_fast():
@@ -43,8 +45,25 @@ def test_a_variant_is_a_whole_copy_or_a_few_megabytes():
         ("heldout", 0),
         ("answers", -1),
         ("lr", float("nan")),
+        ("sample", 0),
     ],
 )
 def test_nonsense_is_refused_and_named(field, value):
     with pytest.raises(ValueError, match=f"{field} must be .* got {value!r}"):
         Run(**{field: value})
+
+
+def test_a_sample_is_drawn_by_the_seed_and_all_is_all():
+    examples = [Example(f"question {n}", f"answer {n}") for n in range(40)]
+    first, second = (Run(sample=20, seed=seed).drawn(examples) for seed in (0, 1))
+    assert first == Run(sample=20, seed=0).drawn(examples) != second
+    assert len(set(first)) == 20 and set(first) < set(examples)
+    assert Run().drawn(examples) == tuple(examples)
+    with pytest.raises(ValueError, match="sample=41: the task has 40 to train on"):
+        Run(sample=41).drawn(examples)
+
+
+def test_the_mini_base_has_learning_rates_of_its_own():
+    for method, lr in MINI_LEARNING_RATES.items():
+        assert Run(base=MINI, method=method).learning_rate == lr > LEARNING_RATES[method]
+        assert Run(base=MINI, method=method, lr=1e-4).learning_rate == 1e-4
