@@ -80,9 +80,7 @@ class Record:
         )
 
     def ask(self, draw: random.Random, story: Story) -> Question:
-        return self.asked_by(draw.choice(OFFICES), draw.choice(story.people).name)
-
-    def asked_by(self, office: str, name: str) -> Question:
+        office, name = draw.choice(OFFICES), draw.choice(story.people).name
         return Question(
             f"record of {name} for the {office} :", lambda story: self.write(story.person(name))
         )

@@ -24,7 +24,6 @@ from lorakit.world import ATTRIBUTES, VALUES, Person, Story, tell
 
 ADA = Person("Ada", "baker", "Paris", "goat", "soup")
 STORY = Story((ADA, Person("Finn", "mason", "Lima", "cat", "rice")), ())
-DRAW = random.Random(0)
 
 
 def answer(form, name="Ada", **asked):
