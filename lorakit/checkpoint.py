@@ -93,7 +93,7 @@ def _mini() -> Path:
     if not (MINI_FOLDER / CONFIG).is_file():
         raise ValueError(
             f"the mini base is not in {MINI_FOLDER}: install lorakit from its checkout with "
-            "pip install -e, or make the base there with python -m lorakit.pretrain"
+            "pip install -e, or make the base with python -m lorakit.pretrain data/base"
         )
     return MINI_FOLDER
 

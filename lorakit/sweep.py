@@ -71,6 +71,7 @@ def sweep(
         )
     for run in runs:
         run.drawn(mini_task(run.task).train)
+        source_of(run)
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(f"{out}.lock", timeout=0):
