@@ -11,6 +11,7 @@ what does not fit leaves a model that answers, only worse; this one names it and
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -23,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lorakit.adapter_config import CONFIG, config_json, named, read_adapter_config
-from lorakit.counts import skeleton
+from lorakit.counts import at_rank_1, skeleton
 from lorakit.files import read_json, replacing, settle, write_json
 from lorakit.lora import ALL_LINEAR, LoRAConfig, LoRALinear, inject, lora_layers, target_layers
 from lorakit.model import ModelConfig
@@ -108,14 +109,21 @@ def adapter_bytes(model: ModelConfig, lora: LoRAConfig) -> int:
     Such a file is 8 bytes, a JSON header padded to a multiple of 8, then the values; the header is
     built here from the shapes of the real modules. github.com/huggingface/safetensors, "Format".
     """
-    tensors = _keyed(dict(lora_layers(skeleton(model, lora))))
     header: dict[str, Any] = {"__metadata__": METADATA}
     end = 0
-    for key, tensor in sorted(tensors.items()):
-        start, end = end, end + 4 * tensor.numel()
-        header[key] = {"dtype": "F32", "shape": [*tensor.shape], "data_offsets": [start, end]}
+    for key, shape in _shapes(model, at_rank_1(lora)):
+        shape = [lora.rank, shape[1]] if ".lora_A" in key else [shape[0], lora.rank]
+        start, end = end, end + 4 * math.prod(shape)
+        header[key] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"))
     return 8 + len(text) + -len(text) % 8 + end
+
+
+@lru_cache(maxsize=64)
+def _shapes(model: ModelConfig, lora: LoRAConfig) -> list[tuple[str, list[int]]]:
+    """Each tensor's key in the file and its shape, sorted by key."""
+    tensors = _keyed(dict(lora_layers(skeleton(model, lora))))
+    return [(key, [*tensor.shape]) for key, tensor in sorted(tensors.items())]
 
 
 def base_fingerprint(layers: Mapping[str, nn.Linear]) -> str:

@@ -39,8 +39,20 @@ def skeleton(model: ModelConfig, lora: LoRAConfig | None = None) -> Llama:
     return net
 
 
-@lru_cache(maxsize=4096)
 def count(model: ModelConfig, lora: LoRAConfig | None = None) -> Count:
     """Parameters of `model`, and how many train: all of them, or `lora`'s adapters alone."""
-    total = sum(p.numel() for p in skeleton(model).parameters())
-    return Count(total=total, trainable=sum(p.numel() for p in trainable(skeleton(model, lora))))
+    total = _trainable(model, None)
+    if lora is None:
+        return Count(total=total, trainable=total)
+    # A and B each have one side as long as the rank: one count at rank 1 tells every rank's.
+    return Count(total=total, trainable=lora.rank * _trainable(model, at_rank_1(lora)))
+
+
+def at_rank_1(lora: LoRAConfig) -> LoRAConfig:
+    """The same targets at rank 1, alpha 1: a key for what is proportional to rank."""
+    return LoRAConfig(rank=1, alpha=1.0, targets=lora.targets)
+
+
+@lru_cache(maxsize=1024)
+def _trainable(model: ModelConfig, lora: LoRAConfig | None) -> int:
+    return sum(p.numel() for p in trainable(skeleton(model, lora)))

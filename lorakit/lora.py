@@ -127,10 +127,13 @@ def target_layers(model: nn.Module, targets: tuple[str, ...] | str) -> dict[str,
     names a layer whose weight another module shares.
     """
     linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    holders = _holders(model)
     if targets == ALL_LINEAR:
         head = getattr(model, "get_output_embeddings", lambda: None)()
         layers = {
-            name: m for name, m in linear.items() if m is not head and not _sharers(model, name)
+            name: m
+            for name, m in linear.items()
+            if m is not head and holders[id(m.weight)] == [name]
         }
         if not layers:
             raise ValueError('"all-linear" matches nothing: the model has no linear layer')
@@ -141,7 +144,7 @@ def target_layers(model: nn.Module, targets: tuple[str, ...] | str) -> dict[str,
         if not matches:
             raise ValueError(_no_match(model, linear, target))
         for name in matches:
-            if others := _sharers(model, name):
+            if others := [n for n in holders[id(linear[name].weight)] if n != name]:
                 raise ValueError(
                     f"{name} shares its weight with {others[0]} (tied), so a change to one would "
                     f"change the other: leave {target!r} out of targets, or untie them first"
@@ -150,14 +153,13 @@ def target_layers(model: nn.Module, targets: tuple[str, ...] | str) -> dict[str,
     return {name: m for name, m in linear.items() if name in chosen}
 
 
-def _sharers(model: nn.Module, name: str) -> list[str]:
-    """The other modules that hold the very weight of module `name`."""
-    weight = model.get_submodule(name).weight
-    return [
-        other
-        for other, module in model.named_modules()
-        if other != name and any(p is weight for p in module.parameters(recurse=False))
-    ]
+def _holders(model: nn.Module) -> dict[int, list[str]]:
+    """By the id of a parameter, the modules that hold it: more than one where it is tied."""
+    holders: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for p in module.parameters(recurse=False):
+            holders.setdefault(id(p), []).append(name)
+    return holders
 
 
 def _no_match(model: nn.Module, linear: dict[str, nn.Linear], target: str) -> str:
