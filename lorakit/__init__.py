@@ -6,6 +6,8 @@ Pictures and explorables are in `lorakit.plots` and `lorakit.widgets`, which thi
 """
 
 from lorakit.adapters import adapter_bytes, load_adapter, save_adapter
+from lorakit.begin import begin
+from lorakit.changes import Change, changes, snapshot
 from lorakit.checkpoint import load_base, save_folder
 from lorakit.counts import Count, count
 from lorakit.device import pick_device
@@ -23,7 +25,7 @@ from lorakit.lora import (
     unfreeze,
 )
 from lorakit.memory import MemoryBreakdown, estimate, measure
-from lorakit.merging import disabled, merge, merge_and_unload, remove, unmerge
+from lorakit.merging import disabled, merge, merge_and_unload, remove, rescaled, unmerge
 from lorakit.model import Llama, ModelConfig
 from lorakit.presets import PRESETS
 from lorakit.resume import load_checkpoint, save_checkpoint
@@ -38,6 +40,7 @@ __all__ = [
     "ALL_LINEAR",
     "PRESETS",
     "Batches",
+    "Change",
     "Count",
     "Diverged",
     "Example",
@@ -58,6 +61,8 @@ __all__ = [
     "Training",
     "adapter_bytes",
     "ask",
+    "begin",
+    "changes",
     "count",
     "disabled",
     "encode_batches",
@@ -78,6 +83,7 @@ __all__ = [
     "merge_and_unload",
     "pick_device",
     "remove",
+    "rescaled",
     "resume_run",
     "save_adapter",
     "save_checkpoint",
@@ -85,6 +91,7 @@ __all__ = [
     "score",
     "singular_values",
     "singular_values_of_product",
+    "snapshot",
     "stream",
     "train",
     "trainable",

@@ -145,7 +145,8 @@ def save_pictures(result: Result, folder: Path) -> None:
         ),
     )
     cut = max(1, run.rank // 4) if run.lora else 8  # at a LoRA's own rank all is in, always
-    save_picture(folder / "spectrum.png", lambda ax: draw_spectrum(ax, result.spectra, cut=cut))
+    spectra = {run.method: result.spectra}
+    save_picture(folder / "spectrum.png", lambda ax: draw_spectrum(ax, spectra, cut=cut))
 
 
 def show_result(result: Result, folder: Path, as_json: bool) -> None:

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from lorakit.adapters import save_adapter
+from lorakit.begin import make_trainable
 from lorakit.checkpoint import load_base, save_folder
 from lorakit.counts import count
 from lorakit.device import describe, pick_device
 from lorakit.files import write_json
 from lorakit.generation import ask
 from lorakit.history import StepRecord
-from lorakit.lora import ALL_LINEAR, inject, lora_layers, target_layers, unfreeze
+from lorakit.lora import ALL_LINEAR, lora_layers, target_layers
 from lorakit.memory import MemoryBreakdown, Recorder
 from lorakit.model import Llama
 from lorakit.resume import load_checkpoint, save_checkpoint
@@ -102,10 +103,7 @@ def _experiment(
             for e, s in zip(asked, said, strict=True)
         ]
         known = before, answers
-    if run.lora is None:
-        unfreeze(model)
-    else:
-        inject(model, run.lora, generator=torch.Generator(device).manual_seed(run.seed))
+    make_trainable(model, run)
     training = Training(model, batches, run.train_config(device.type))
     if folder is not None and (folder / "checkpoint").exists():
         load_checkpoint(training, folder / "checkpoint")

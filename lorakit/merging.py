@@ -1,4 +1,4 @@
-"""What can be done with trained adapters: merge them (two ways), silence them, take them off.
+"""What can be done with trained adapters: merge (two ways), silence, rescale, take off.
 
     merge / unmerge      reversible and exact: each layer keeps its original weight, a copy
     merge_and_unload     one way: plain layers stay, one delta in memory at a time
@@ -8,6 +8,7 @@ W - delta would not restore W: adding rounds, even in float32, and rounding is n
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from torch import nn
 
@@ -79,6 +80,24 @@ def disabled(model: nn.Module) -> Iterator[None]:
     finally:
         for (_, layer), enabled in zip(layers, before, strict=True):
             layer.enabled = enabled
+
+
+@contextmanager
+def rescaled(model: nn.Module, alpha: float) -> Iterator[None]:
+    """Within the block every adapter has this alpha: its delta is multiplied, nothing is trained.
+
+    Raises ValueError if there are no adapters, or they are merged, or `alpha` is not above 0.
+    """
+    layers = _unmerged(model, "rescale")
+    before = [layer.config for _, layer in layers]
+    after = [replace(config, alpha=alpha) for config in before]
+    try:
+        for (_, layer), config in zip(layers, after, strict=True):
+            layer.config = config
+        yield
+    finally:
+        for (_, layer), config in zip(layers, before, strict=True):
+            layer.config = config
 
 
 def _unmerged(model: nn.Module, verb: str) -> list[tuple[str, LoRALinear]]:

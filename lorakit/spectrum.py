@@ -9,7 +9,7 @@ All work is done on the CPU. This file knows tensors and numbers only: no model,
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -150,6 +150,10 @@ class Spectrum:
 
     def energy(self, k: int) -> float:
         return energy(self.values, k)
+
+    def scaled(self, factor: float) -> "Spectrum":
+        """The spectrum of `factor` times the matrix."""
+        return replace(self, values=tuple(abs(factor) * value for value in self.values))
 
 
 def _as_tensor(values: Values) -> Tensor:

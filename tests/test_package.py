@@ -14,11 +14,12 @@ PACKAGE = ROOT / "lorakit"
 
 # A module imports only from rooms above its own line.
 ROOMS = [
-    {"device", "files", "history", "lora", "model", "spectrum", "world"},
+    {"changes", "device", "files", "history", "lora", "model", "spectrum", "world"},
     {"adapter_config", "counts", "merging", "mixture", "presets", "text"},
     {"adapters", "generation", "gguf_llama", "hf_folder", "mini_tasks", "orders", "train"},
     {"checkpoint", "memory", "pretrain", "resume", "scoring", "stacked_layers", "tasks"},
     {"run", "stacked"},
+    {"begin"},
     {"experiment", "sweep"},
     {"bars", "cuts"},
     {"summary"},

@@ -1,16 +1,28 @@
 """Explorables for notebooks: controls -> plain function -> drawing -> picture, one to a file."""
 
-from lorakit.widgets.cost import CostExplorer
 from lorakit.widgets.explorable import Explorable, shown
 from lorakit.widgets.finetune import FinetuneExplorer
+from lorakit.widgets.handshake import Handshake
+from lorakit.widgets.job import Job
+from lorakit.widgets.memory import MemoryExplorer
+from lorakit.widgets.pace import PaceExplorer
+from lorakit.widgets.parameters import ParametersExplorer
 from lorakit.widgets.picture import Picture
 from lorakit.widgets.spectrum import SpectrumExplorer
+from lorakit.widgets.starts import StartsExplorer
+from lorakit.widgets.step import StepExplorer
 
 __all__ = [
-    "CostExplorer",
     "Explorable",
     "FinetuneExplorer",
+    "Handshake",
+    "Job",
+    "MemoryExplorer",
+    "PaceExplorer",
+    "ParametersExplorer",
     "Picture",
     "SpectrumExplorer",
+    "StartsExplorer",
+    "StepExplorer",
     "shown",
 ]

@@ -21,10 +21,11 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import ipywidgets
 
+from lorakit.widgets.cells import Cell, current_cell
 from lorakit.widgets.picture import Picture, with_still
 
 Callback = TypeVar("Callback", bound=Callable[..., Any])
@@ -34,8 +35,10 @@ class Explorable(ipywidgets.VBox):
     """Controls and pictures in one box, errors in a line above the first picture.
 
     `alt` says what it is, in words that never change. Without a kernel it shows its pictures, one
-    under the other.
+    under the other. A cell that runs again closes the explorables that it made before.
     """
+
+    _made: ClassVar[dict[str, list[tuple[Cell, "Explorable"]]]] = {}  # by the name of the cell
 
     def __init__(self, children: Sequence[ipywidgets.Widget], *, alt: str):
         self.alt = alt
@@ -43,6 +46,18 @@ class Explorable(ipywidgets.VBox):
         self.error = ipywidgets.HTML(layout=ipywidgets.Layout(min_height="28px"))
         first = next((i for i, child in enumerate(children) if _pictures(child)), len(children))
         super().__init__([*children[:first], self.error, *children[first:]])
+        if cell := current_cell():
+            made = self._made.setdefault(cell.name, [])
+            for earlier in [old for when, old in made if when != cell]:
+                earlier.close()
+            made[:] = [(when, old) for when, old in made if when == cell]
+            made.append((cell, self))
+
+    def close(self) -> None:
+        """Take it off the page, with all that is in it; what it holds is let go."""
+        for child in self.children:
+            _close(child)
+        super().close()
 
     @property
     def pictures(self) -> list[Picture]:
@@ -88,6 +103,12 @@ def shown(callback: Callback) -> Callback:
             _running.callback = False
 
     return call  # type: ignore[return-value]
+
+
+def _close(widget: ipywidgets.Widget) -> None:
+    for child in getattr(widget, "children", ()):
+        _close(child)
+    widget.close()
 
 
 def _pictures(widget: ipywidgets.Widget) -> list[Picture]:

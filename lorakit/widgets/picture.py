@@ -4,6 +4,9 @@
         draw_memory(ax, runs)
     picture.text = "LoRA takes 53% of the memory of full fine-tuning"
 
+With `blit` the axes are kept from one drawing to the next, and so are the pixels of what stands
+still on them (`plots.style.frame`): then only what moves is drawn.
+
 A page without a kernel shows the picture as it last was: it travels in the output itself. This file
 knows no control and no number.
 """
@@ -17,10 +20,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from lorakit.plots import figure, png
+from lorakit.plots.style import figure, frame_key, moving, png
 
 # White pictures glare on a dark page: there they are inverted, with every hue kept.
 DARK_THEME = (
@@ -39,7 +44,8 @@ class Picture(ipywidgets.VBox):
 
     def __init__(self, width: int, height: int, alt: str):
         self.alt = alt
-        self._figure, _ = figure(width, height)
+        self._figure, self.axes = figure(width, height)
+        self._kept: tuple[tuple, Any] | None = None  # a frame's key, and its pixels
         self.image = ipywidgets.Image(format="png", layout=_fixed(width, height))
         self.image.add_class("figure")
         self._line = ipywidgets.HTML(
@@ -66,15 +72,52 @@ class Picture(ipywidgets.VBox):
         self._line.value = html.escape(text)
 
     @contextmanager
-    def drawing(self) -> Iterator[Axes]:
+    def drawing(self, *, blit: bool = False) -> Iterator[Axes]:
         """Draw on empty axes; the new picture shows when the block ends, the old one if it fails.
 
-        Other threads wait: nothing slow belongs in the block.
+        With `blit`, draw on the axes as they are: what draws begins with `frame`, which clears them
+        as far as needed. Other threads wait: nothing slow belongs in the block.
         """
         with DRAWING:
-            self._figure.clear()
-            yield self._figure.add_subplot()
-            self.image.value = png(self._figure)
+            kept, self._kept = self._kept, None  # nothing is kept of a drawing that fails
+            if kept is None or not blit:
+                self._figure.clear()
+                self.axes = self._figure.add_subplot()
+            yield self.axes
+            if blit:
+                self._kept = self._blit(kept)
+            else:
+                self.image.value = png(self._figure)
+
+    def _blit(self, kept: tuple[tuple, Any] | None) -> tuple[tuple, Any]:
+        """Show the frame's pixels, kept or made, and over them what moves."""
+        canvas = self._figure.canvas
+        assert isinstance(canvas, FigureCanvasAgg)
+        if (key := frame_key(self.axes)) is None:
+            raise ValueError("only a drawing that begins with frame(ax, ...) can be blitted")
+        movers = moving(self.axes)
+        if kept is None or kept[0] != key:
+            for artist in movers:
+                artist.set_visible(False)
+            canvas.draw()
+            kept = key, canvas.copy_from_bbox(self._figure.bbox)
+            for artist in movers:
+                artist.set_visible(True)
+        else:
+            canvas.restore_region(kept[1])
+        for artist in movers:
+            self.axes.draw_artist(artist)
+        file = io.BytesIO()
+        Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(
+            file, "png", compress_level=1
+        )
+        self.image.value = file.getvalue()
+        return kept
+
+    def close(self) -> None:
+        """Take it off the page; a drawing's pixels are megabytes, and nobody needs them now."""
+        self._kept = None
+        super().close()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         return with_still(super()._repr_mimebundle_(**kwargs), self.alt, [self])

@@ -1,7 +1,8 @@
 """The controls of a run: method, rank, alpha and batch size. They hold the choice, nothing more."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import ipywidgets
 
@@ -12,23 +13,53 @@ ALPHAS = (1, 2, 4, 8, 16, 32, 64, 128)
 BATCHES = (1, 2, 4, 8, 16, 32)
 
 
-class Settings(ipywidgets.VBox):
-    """Sliders that turn a `Run` into another; rank and alpha rest while the method is full."""
+def slider(
+    name: str, options: Sequence[int], value: float, *, on_release: bool = False
+) -> ipywidgets.SelectionSlider:
+    """A slider over `options` and `value`; with `on_release` it speaks when the mouse lets go."""
+    return ipywidgets.SelectionSlider(
+        options=[(f"{option:g}", option) for option in sorted({*options, value})],
+        value=value,
+        description=name,
+        continuous_update=not on_release,
+        **_PLACE,
+    )
 
-    def __init__(self, run: Run):
+
+def dropdown(
+    name: str, options: Sequence[Any] | Mapping[str, Any], value: Any
+) -> ipywidgets.Dropdown:
+    return ipywidgets.Dropdown(options=options, value=value, description=name, **_PLACE)
+
+
+def choice(name: str, options: Sequence[Any], value: Any) -> ipywidgets.ToggleButtons:
+    """Buttons of which one is down."""
+    return ipywidgets.ToggleButtons(
+        options=options, value=value, description=name, style=_PLACE["style"]
+    )
+
+
+_PLACE: dict[str, Any] = {"layout": {"width": "420px"}, "style": {"description_width": "90px"}}
+
+
+class Settings(ipywidgets.VBox):
+    """Sliders that turn a `Run` into another; rank and alpha rest while the method is full.
+
+    Without `alpha` that slider is left out: where it would change nothing.
+    """
+
+    def __init__(self, run: Run, *, alpha: bool = True, on_release: bool = False):
         self._run = run
-        self.method = ipywidgets.ToggleButtons(
-            options=["lora", "full"],
-            value=run.method,
-            description="method",
-            style={"description_width": "90px"},
+        self.method = choice("method", ["lora", "full"], run.method)
+        self.rank = slider("rank", RANKS, run.rank, on_release=on_release)
+        self.alpha = slider("alpha", ALPHAS, run.alpha)
+        self.batch_size = slider("batch size", BATCHES, run.batch_size, on_release=on_release)
+        self.controls = (
+            self.method,
+            self.rank,
+            *([self.alpha] if alpha else []),
+            self.batch_size,
         )
-        self.rank = _slider("rank", RANKS, run.rank)
-        self.alpha = _slider("alpha", ALPHAS, run.alpha)
-        self.batch_size = _slider("batch size", BATCHES, run.batch_size)
-        self.controls = (self.method, self.rank, self.alpha, self.batch_size)
-        self.method.observe(self._rest, names="value")
-        self._rest()
         super().__init__(self.controls)
 
     @property
@@ -48,16 +79,11 @@ class Settings(ipywidgets.VBox):
         for control in self.controls:
             control.observe(callback, names="value")
 
+    def rest_when_full(self) -> None:
+        """Let rank and alpha rest while the method is full: then they decide nothing."""
+        self.method.observe(self._rest, names="value")
+        self._rest()
+
     def _rest(self, change=None) -> None:
-        for slider in (self.rank, self.alpha):
-            slider.disabled = self.method.value == "full"
-
-
-def _slider(name: str, options: tuple[int, ...], value: float) -> ipywidgets.SelectionSlider:
-    return ipywidgets.SelectionSlider(
-        options=[(f"{option:g}", option) for option in sorted({*options, value})],
-        value=value,
-        description=name,
-        layout=ipywidgets.Layout(width="420px"),
-        style={"description_width": "90px"},
-    )
+        for control in (self.rank, self.alpha):
+            control.disabled = self.method.value == "full"

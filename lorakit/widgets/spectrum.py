@@ -1,48 +1,133 @@
-"""What a run has learnt: singular values against chance, and where the weights changed most."""
+"""What runs have learnt: singular values against chance, a rank to cut at, and alpha afterwards."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 import ipywidgets
 
+from lorakit.merging import rescaled
 from lorakit.plots import draw_layers, draw_spectrum
+from lorakit.run import Result
+from lorakit.scoring import Score, score
 from lorakit.spectrum import Spectrum, energy
+from lorakit.tasks import load_task
+from lorakit.text import encode_example
 from lorakit.widgets.explorable import Explorable, shown
 from lorakit.widgets.picture import Picture
+from lorakit.widgets.settings import ALPHAS, dropdown, slider
 
 CUTS = (1, 2, 4, 8, 16, 32, 64)
+ALL = "all layers"
+
+
+def on_show(results: Mapping[str, Result], layer: str, alpha: float) -> dict[str, list[Spectrum]]:
+    """The spectra of one layer or all, by method; LoRA's delta is multiplied from its alpha's."""
+    return {
+        method: [
+            spectrum.scaled(alpha / result.run.alpha) if method == "lora" else spectrum
+            for spectrum in result.spectra
+            if layer in (ALL, spectrum.layer)
+        ]
+        for method, result in results.items()
+    }
+
+
+def rescored(result: Result, alpha: float, *, judged: int) -> Score:
+    """The finished adapter with another alpha, on so many held-out examples; nothing trains."""
+    examples = load_task(result.run.task).heldout[:judged]
+    encoded = [encode_example(result.tokenizer, example) for example in examples]
+    with rescaled(result.model, alpha):
+        found = score(result.model, encoded, pad_id=result.tokenizer.pad_id)
+    assert found is not None  # nothing stops it
+    return found
+
+
+def describe(spectra: Mapping[str, Sequence[Spectrum]], cut: int) -> str:
+    """How much of each delta's energy the first `cut` values hold, and how much by chance."""
+    parts = []
+    for method, layers in spectra.items():
+        share = median(spectrum.energy(cut) for spectrum in layers)
+        chance = median(energy(spectrum.random, cut) for spectrum in layers)
+        parts.append(f"{share:.0%} of {method}'s energy (random: {chance:.0%})")
+    values = f"first {cut} singular values hold" if cut > 1 else "first singular value holds"
+    return f"the {values} {' and '.join(parts)}"
 
 
 class SpectrumExplorer(Explorable):
-    """A rank to cut at -> the share of the delta's energy within -> two pictures."""
+    """Results of runs; a layer, a rank to cut at, alpha -> spectra, energies, the loss rescaled.
 
-    def __init__(self, spectra: Sequence[Spectrum], *, method: str = "lora"):
-        self.spectra, self.method = spectra, method
+    At most one result a method. `judged` held-out examples tell what another alpha does to the
+    finished adapter.
+    """
+
+    def __init__(self, *results: Result, judged: int = 64):
+        self.results = {result.run.method: result for result in results}
+        if len(self.results) != len(results) or not results:
+            methods = [result.run.method for result in results]
+            raise ValueError(f"give a result of full, one of lora, or both, got {methods}")
+        self.judged = judged
+        spectra = [s for result in results for s in result.spectra]
         longest = max(len(spectrum.values) for spectrum in spectra)
-        self.cut = ipywidgets.SelectionSlider(
-            options=[cut for cut in CUTS if cut <= longest],
-            description="cut at rank",
-            layout=ipywidgets.Layout(width="420px"),
-            style={"description_width": "90px"},
-        )
-        self.values = Picture(720, 380, alt="singular values of the delta, layer by layer")
-        self.layers = Picture(720, 420, alt="norm of the delta, layer by layer")
+        names = {s.layer.removeprefix("model.layers."): s.layer for s in spectra}
+        self.layer = dropdown("layer", {ALL: ALL, **names}, ALL)
+        self.cut = slider("cut at rank", [cut for cut in CUTS if cut <= longest], 1)
+        self.controls: list[ipywidgets.Widget] = [self.layer, self.cut]
+        self.values = Picture(720, 400, alt="singular values of the delta")
+        self.maps = [
+            Picture(720, 300, alt=f"where {method} changed the weights") for method in self.results
+        ]
+        self.loss = ipywidgets.HTML(style={"font_size": "15px"})
+        if "lora" in self.results:
+            alpha = self.results["lora"].run.alpha
+            self.alpha = slider("alpha", ALPHAS, alpha, on_release=True)
+            self.controls.append(self.alpha)
+            self._scores = {alpha: self._rescored(alpha)}
+            self.alpha.observe(self.rescore, names="value")
         super().__init__(
-            [self.cut, self.values, self.layers], alt="explorable: what the delta is made of"
+            [*self.controls, self.loss, self.values, *self.maps],
+            alt="explorable: what the delta is made of",
         )
-        self.cut.observe(self.refresh, names="value")
-        with self.layers.drawing() as ax:
-            draw_layers(ax, spectra)
+        for control in self.controls:
+            control.observe(self.refresh, names="value")
+        for picture, result in zip(self.maps, results, strict=True):
+            with picture.drawing() as ax:
+                draw_layers(ax, result.spectra, concept=result.run.method)
+        self.rescore()
         self.refresh()
+
+    @property
+    def spectra(self) -> dict[str, list[Spectrum]]:
+        """What the controls stand for, by method."""
+        alpha = self.alpha.value if "lora" in self.results else 1.0
+        return on_show(self.results, self.layer.value, alpha)
 
     @shown
     def refresh(self, change=None) -> None:
-        cut = self.cut.value
-        with self.values.drawing() as ax:
-            draw_spectrum(ax, self.spectra, cut=cut, concept=self.method)
-        share = median(spectrum.energy(cut) for spectrum in self.spectra)
-        chance = median(energy(spectrum.random, cut) for spectrum in self.spectra)
-        self.values.text = (
-            f"the first {cut} singular values of a layer hold {share:.0%} of its delta's energy, "
-            f"those of a random matrix of the same shape and rank {chance:.0%}"
+        spectra, cut = self.spectra, self.cut.value
+        with self.values.drawing(blit=True) as ax:
+            draw_spectrum(ax, spectra, cut=cut)
+        self.values.text = describe(spectra, cut)
+
+    @shown
+    def rescore(self, change=None) -> None:
+        """Judge the adapter at the alpha of the slider: rescaled, not retrained."""
+        if "lora" not in self.results:
+            return
+        run, alpha = self.results["lora"].run, self.alpha.value
+        if alpha not in self._scores:
+            self.loss.value = f"alpha {alpha:g}: judging {self.judged} held-out examples"
+            self._scores[alpha] = self._rescored(alpha)
+        found = self._scores[alpha]
+        how = "as trained" if alpha == run.alpha else "rescaled, not retrained"
+        self.loss.value = (
+            f"LoRA's delta with alpha {alpha:g} ({how}), alpha / rank = {alpha / run.rank:g}: loss "
+            f"{found.loss:.3g}, {found.right} of {found.count} held-out answers right"
         )
+
+    def _rescored(self, alpha: float) -> Score:
+        return rescored(self.results["lora"], alpha, judged=self.judged)
+
+    def close(self) -> None:
+        """Take it off the page, and let go of the models."""
+        super().close()
+        self.results = {}

@@ -1,0 +1,24 @@
+"""Every figure of the lab: axes in, nothing out, no numbers made here but shares and medians."""
+
+from lorakit.plots.matrices import draw_matrices, draw_share
+from lorakit.plots.memory import draw_memory
+from lorakit.plots.spectrum import draw_layers, draw_spectrum
+from lorakit.plots.style import COLORS, PARTS, figure, png, save_picture
+from lorakit.plots.tensors import draw_tensors
+from lorakit.plots.training import draw_loss, draw_pace
+
+__all__ = [
+    "COLORS",
+    "PARTS",
+    "draw_layers",
+    "draw_loss",
+    "draw_matrices",
+    "draw_memory",
+    "draw_pace",
+    "draw_share",
+    "draw_spectrum",
+    "draw_tensors",
+    "figure",
+    "png",
+    "save_picture",
+]

@@ -1,0 +1,154 @@
+"""How every figure looks, and what of it stands still while a slider moves.
+
+Figures are matplotlib's `Figure`, never pyplot: no global state, nothing to close. Sizes are pixels
+at 100 dpi, letters are made for a projector, and one colour stands for one idea in the whole lab.
+
+    with frame(ax, limit) as bare:          what stands still: dressed once for each `limit`
+        if bare:
+            ax.set_xlim(0, limit)
+    ax.barh(...)                            what moves: gone when the next frame begins
+
+Axes, letters and ticks are nearly all of a drawing's time. A picture keeps the pixels of a frame,
+and draws over them what moves.
+"""
+
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from lorakit.files import replacing
+
+# From Okabe and Ito's palette: what meets in one figure differs for every kind of colour vision.
+COLORS = {
+    "base": "#7f7f7f",  # the model as it came; what is frozen
+    "full": "#d55e00",  # full fine-tuning
+    "lora": "#0072b2",
+    "random": "#000000",  # what chance gives
+    "expected": "#e69f00",  # what a student predicted
+}
+# The parts of a training step's memory; neighbours in a bar also differ in grey.
+PARTS = {
+    "weights": "#56b4e9",
+    "gradients": "#f0e442",
+    "optimizer": "#cc79a7",
+    "activations": "#009e73",
+}
+MAPS = {"full": "Oranges", "lora": "Blues"}  # from nothing to most of what that colour stands for
+SMALL, LARGE = 11, 13  # points: ticks and notes, titles
+TIMES = "\N{MULTIPLICATION SIGN}"
+STILL = "#e8e8e8"  # where there is nothing, or nothing has changed
+UNCHANGED = "nothing has changed yet"
+
+
+def figure(width: int, height: int) -> tuple[Figure, Axes]:
+    """A white figure of so many pixels with one pair of axes."""
+    fig = Figure((width / 100, height / 100), dpi=100, facecolor="white", layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig, fig.add_subplot()
+
+
+def png(fig: Figure) -> bytes:
+    """The figure as it looks now, as a PNG; packed for speed, not for size."""
+    file = io.BytesIO()
+    fig.savefig(file, format="png", dpi=100, pil_kwargs={"compress_level": 1})
+    return file.getvalue()
+
+
+def save_picture(
+    path: Path | str, draw: Callable[[Axes], None], *, width: int = 800, height: int = 450
+) -> None:
+    """Write what `draw(ax)` draws as a PNG file of so many pixels; `path` changes at the end."""
+    fig, ax = figure(width, height)
+    draw(ax)
+    with replacing(path) as fresh:
+        fresh.write_bytes(png(fig))
+
+
+_frames: WeakKeyDictionary[Axes, tuple[tuple, set[Artist]]] = WeakKeyDictionary()
+
+
+@contextmanager
+def frame(ax: Axes, *key: Any) -> Iterator[bool]:
+    """True if the axes are bare and want dressing; False if they are dressed for `key` already.
+
+    In either case nothing that moves is left on them. `key` holds everything that the dressing
+    depends on.
+    """
+    dressed = ax in _frames and _frames[ax][0] == key
+    if dressed:
+        for artist in moving(ax):
+            artist.remove()
+    else:
+        _frames.pop(ax, None)
+        ax.clear()
+    yield not dressed
+    if not dressed:
+        _frames[ax] = key, set(ax.get_children())
+
+
+def frame_key(ax: Axes) -> tuple | None:
+    """What the axes are dressed for; None if they were drawn without a frame."""
+    return _frames[ax][0] if ax in _frames else None
+
+
+def moving(ax: Axes) -> list[Artist]:
+    """What was drawn since the frame, from the lowest to the uppermost."""
+    still = _frames[ax][1]
+    artists = [artist for artist in ax.get_children() if artist not in still]
+    return sorted(artists, key=lambda artist: artist.get_zorder())
+
+
+def dress(ax: Axes, *, x: str, y: str = "", **legend: Any) -> None:
+    """Letters that the last row can read, no more frame than needed; a legend where told to."""
+    ax.set_xlabel(x, fontsize=SMALL)
+    ax.set_ylabel(y, fontsize=SMALL)
+    ax.title.set_fontsize(LARGE)
+    ax.tick_params(labelsize=SMALL)
+    ax.spines[["top", "right"]].set_visible(False)
+    if legend:
+        ax.legend(frameon=False, fontsize=SMALL, **legend)
+
+
+def log_limits(values: Sequence[float], decades: float = 300) -> tuple[float, float]:
+    """Limits in steps of 1, 2, 5 that hold `values`, at most so many decades of them."""
+    seen = [value for value in values if 0 < value < math.inf] or [1.0]
+    low, high = max(min(seen), max(seen) / 10**decades), max(seen)
+    return _round_down(low / 1.05), 1 / _round_down(1 / (1.05 * high))
+
+
+def log_y(ax: Axes, low: float, high: float) -> None:
+    """A log axis from `low` to `high`, with plain numbers on it."""
+    ax.set_ylim(low, high)
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_locator(NullLocator())
+
+
+def _round_down(value: float) -> float:
+    """The next of ..., 0.5, 1, 2, 5, 10, ... from `value` on down."""
+    decade = 10.0 ** math.floor(math.log10(value))
+    return decade * max(step for step in (0.5, 1, 2, 5) if step * decade <= value)
+
+
+def round_up(value: float) -> float:
+    """The next of 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, ... from `value` on up."""
+    decade = 10.0 ** math.floor(math.log10(value))
+    return next(step * decade for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * decade >= value)
+
+
+def ink(color: Any) -> str:
+    """Black or white, whichever is legible on `color`."""
+    red, green, blue = to_rgb(color)
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"

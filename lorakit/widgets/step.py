@@ -1,0 +1,61 @@
+"""Which parameters does a training step change? All tensors of a model, coloured by their change."""
+
+from dataclasses import replace
+
+from lorakit.begin import begin
+from lorakit.changes import Change, changes, snapshot
+from lorakit.plots import draw_tensors
+from lorakit.run import Run
+from lorakit.widgets.explorable import Explorable, shown
+from lorakit.widgets.picture import Picture
+from lorakit.widgets.settings import choice, slider
+
+STEPS = (0, 1, 2, 4, 8)
+
+
+def changes_after(run: Run, steps: int) -> list[Change]:
+    """Do the first `steps` steps of `run` on a fresh copy of its base, and say what they changed."""
+    training = begin(run)
+    before = snapshot(training.model)
+    for _ in range(steps):
+        training.step()
+    return changes(training.model, before)
+
+
+def describe(found: list[Change], steps: int) -> str:
+    """How many numbers changed, and what kind of tensor they are in."""
+    total, changed = sum(c.numbers for c in found), sum(c.changed for c in found)
+    kinds = {"A": 0, "B": 0, "base": 0}
+    for change in found:
+        last = change.name.rpartition(".")[2]
+        kinds[last if last in kinds else "base"] += change.changed
+    where = ", ".join(f"{number:,} in {kind}" for kind, number in kinds.items() if number)
+    text = (
+        f"after {steps} step{'s' if steps != 1 else ''}: {changed:,} of {total:,} numbers changed"
+    )
+    return f"{text} ({where})" if changed else text
+
+
+class StepExplorer(Explorable):
+    """A method and a number of steps -> `changes_after` -> one tile a tensor."""
+
+    def __init__(self, run: Run):
+        self.run = run
+        self.method = choice("method", ["full", "lora"], run.method)
+        self.steps = slider("steps", STEPS, 1, on_release=True)
+        self.controls = (self.method, self.steps)
+        self.picture = Picture(900, 400, alt="every tensor of the model, by how much it changed")
+        super().__init__(
+            [*self.controls, self.picture], alt="explorable: which parameters a step changes"
+        )
+        for control in self.controls:
+            control.observe(self.refresh, names="value")
+        self.refresh()
+
+    @shown
+    def refresh(self, change=None) -> None:
+        run, steps = replace(self.run, method=self.method.value), self.steps.value
+        found = changes_after(run, steps)
+        with self.picture.drawing() as ax:
+            draw_tensors(ax, found, concept=run.method)
+        self.picture.text = describe(found, steps)
