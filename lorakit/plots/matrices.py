@@ -73,7 +73,9 @@ def draw_matrices(
     for name, (height, wide) in shapes.items():
         if name in adapted:
             # The edge is a point and more at any scale: the thinnest matrix is drawn too.
-            style = {"color": COLORS["lora"], "linewidth": 1.5}
-            ax.add_patch(Rectangle((x - rank, -height), rank, height, **style))
-            ax.add_patch(Rectangle((x, 0), wide, rank, **style))
+            B = Rectangle((x - rank, -height), rank, height)
+            A = Rectangle((x, 0), wide, rank)
+            for factor in (B, A):
+                factor.set(color=COLORS["lora"], linewidth=1.5)
+                ax.add_patch(factor)
         x += wide + gap

@@ -58,7 +58,8 @@ def _upper(colors):
 def _place(name: str) -> tuple[int | None, str, str]:
     """model.layers.3.self_attn.q_proj.A -> (3, "q_proj", "A").
 
-    Outside of the layers the row is None. The part is "W", "A" or "B" in an adapted layer, and empty otherwise.
+    Outside of the layers the row is None. The part is "W", "A" or "B" in an
+    adapted layer, and empty otherwise.
     """
     parts = name.split(".")
     part = {"A": "A", "B": "B"}.get(parts[-1], "W" if parts[-2:] == ["base", "weight"] else "")

@@ -8,6 +8,7 @@ both random   the delta is not zero: the base is broken before the first step
 
 import math
 import time
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ from lorakit.sweep import stack_runs
 from lorakit.widgets.job import Job
 from lorakit.widgets.picture import Picture
 
-STYLES = {
+STYLES: dict[str, dict[str, Any]] = {
     "B zero": {"color": COLORS["lora"], "linewidth": 3},
     "A zero": {"color": COLORS["lora"], "linestyle": "--"},
     "both zero": {"color": COLORS["base"]},

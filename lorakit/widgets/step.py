@@ -1,4 +1,4 @@
-"""Which parameters does a training step change? All tensors of a model, coloured by their change."""
+"""Which parameters does a training step change? All tensors of a model, coloured by that."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ STEPS = (0, 1, 2, 4, 8)
 
 
 def changes_after(run: Run, steps: int) -> list[Change]:
-    """Do the first `steps` steps of `run` on a fresh copy of its base, and say what they changed."""
+    """What the first `steps` steps of `run` change, done on a fresh copy of its base."""
     training = begin(run)
     before = snapshot(training.model)
     for _ in range(steps):
