@@ -49,8 +49,8 @@ def load_folder(
     return model, tokenizer
 
 
-def save_folder(model: Llama, tokenizer: Tokenizer, folder: Path | str) -> None:
-    """Write a folder that transformers reads too; an earlier save there gives way as a whole.
+def save_folder(model: Llama, tokenizer: Tokenizer, folder: Path | str) -> Path:
+    """Write a folder that transformers reads too, and return it; an earlier save gives way whole.
 
     Raises ValueError, nothing written, if `model` holds adapters or `folder` holds something else.
     """
@@ -70,6 +70,7 @@ def save_folder(model: Llama, tokenizer: Tokenizer, folder: Path | str) -> None:
         write_json(fresh / CONFIG, _config_json(model, tokenizer))
         save_file(weights, fresh / WEIGHTS, metadata={"format": "pt"})
         tokenizer.save(fresh)
+    return folder
 
 
 def read_config(folder: Path | str) -> ModelConfig:
