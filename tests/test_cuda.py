@@ -1,4 +1,4 @@
-"""What only a GPU can show: half-precision bases, autocast, the allocator's own bytes."""
+"""What only a GPU can show: half-precision bases, autocast, the allocator's own bytes, stacks."""
 
 import dataclasses
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from weights import assert_same_weights, weights
 
+from lorakit.begin import begin
 from lorakit.experiment import finetune
 from lorakit.lora import LoRAConfig, inject, lora_layers
 from lorakit.memory import measure
@@ -13,8 +14,10 @@ from lorakit.merging import merge, unmerge
 from lorakit.model import Llama
 from lorakit.presets import PRESETS
 from lorakit.run import Run
+from lorakit.sweep import stack_runs
 from lorakit.text import Batches, Encoded
 from lorakit.train import TrainConfig
+from lorakit.widgets import MemoryExplorer, StartsExplorer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -53,3 +56,32 @@ def test_unmerging_on_a_gpu_restores_every_bit(dtype, perturb):
         merge(model)
         unmerge(model)
     assert_same_weights(model, before)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_stack_on_a_gpu_trains_as_its_runs_do_on_a_cpu(method, monkeypatch):
+    runs = [
+        Run(base="mini", task="json", method=method, rank=rank, batch_size=4, steps=6, seed=seed)
+        for rank, seed in ((8, 0), (2, 1))
+    ]
+    monkeypatch.setenv("LORAKIT_DEVICE", "cuda")
+    stack, _ = stack_runs(runs)
+    assert stack.device.type == "cuda"
+    losses = torch.stack([stack.step() for _ in range(stack.steps)]).T.tolist()
+    monkeypatch.setenv("LORAKIT_DEVICE", "cpu")
+    for run, found in zip(runs, losses, strict=True):
+        assert found == pytest.approx(begin(run).run().losses, rel=1e-3)
+
+
+def test_explorables_measure_and_train_on_a_gpu(monkeypatch):
+    monkeypatch.setenv("LORAKIT_DEVICE", "cuda")
+    run = Run(base="mini", task="json", batch_size=8, steps=12)
+    memory = MemoryExplorer(PRESETS["mini"], run, length=40)
+    assert torch.cuda.get_device_name() in memory.picture.axes.get_title()
+    found = memory.memories()
+    assert found["full"].gradients == found["full"].weights
+    assert found["lora"].activations > 0.5 * found["full"].activations
+    starts = StartsExplorer(run)
+    starts.go(wait=True)
+    assert starts.losses["both zero"][-1] > 0.9 * starts.losses["both zero"][0]
+    assert starts.losses["B zero"][-1] < 0.9 * starts.losses["B zero"][0]
