@@ -3,10 +3,10 @@
 
 PY = .venv/bin/python
 
-.PHONY: help lab test suite notebooks clean
+.PHONY: help lab test test-all suite slow notebooks clean
 
 help: ## show these lines
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "PYTHON=python3.12 after lab or test chooses the Python of a new .venv"
 
 lab: ## open the lesson in JupyterLab
@@ -20,14 +20,20 @@ test: ## check style and types, run every test and every notebook
 	$(PY) -m mypy
 	@$(MAKE) --no-print-directory suite
 
+test-all: test ## the same, then notebooks with cells run twice, in parts, and in a browser
+	@$(MAKE) --no-print-directory slow
+
 # The tests and the notebooks alone, in the environment that PY names. On one device and with
 # one number of threads everywhere, because notebooks are compared with their stored outputs.
-suite: export LORAKIT_DEVICE = cpu
-suite: export LORAKIT_TEST = 1
-suite: export OMP_NUM_THREADS = 2
+suite slow: export LORAKIT_DEVICE = cpu
+suite slow: export LORAKIT_TEST = 1
+suite slow: export OMP_NUM_THREADS = 2
 suite:
 	$(PY) -m pytest tests
 	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 notebooks
+
+slow:
+	$(PY) -m pytest tests/slow
 
 notebooks: ## run every notebook and store its outputs
 	@sh bootstrap.sh test

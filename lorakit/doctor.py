@@ -24,7 +24,7 @@ from lorakit.device import VARIABLE, describe, pick_device
 
 MEMORY = 4 * 10**9  # bytes: what full fine-tuning of SmolLM2-135M needs, with room for Python
 DISK = 2 * 10**9
-LESSON = Path("notebooks", "09_real_model.ipynb")
+LESSON = Path("notebooks", "00_start_here.ipynb")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Tiny models that every test can afford."""
 
 import dataclasses
+import shutil
 
 import pytest
 import tokenizers
@@ -82,15 +83,24 @@ def tiny_base(tokenizer, tmp_path) -> str:
     return str(folder)
 
 
-@pytest.fixture
-def small_base(tmp_path) -> str:
-    """An untrained base that knows the mini world's words and nothing else."""
-    torch.manual_seed(0)
+@pytest.fixture(scope="session")
+def small_base_to_read(tmp_path_factory) -> str:
+    """An untrained base that knows the mini world's words and nothing else; nobody changes it."""
     config = dataclasses.replace(
         PRESETS["mini"], hidden_size=32, intermediate_size=48, num_hidden_layers=1
     )
-    save_folder(Llama(config), mini_tokenizer(), tmp_path / "small")
-    return str(tmp_path / "small")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Llama(config)
+    folder = tmp_path_factory.mktemp("bases") / "small"
+    save_folder(model, mini_tokenizer(), folder)
+    return str(folder)
+
+
+@pytest.fixture
+def small_base(small_base_to_read, tmp_path) -> str:
+    """The same base, in a folder of the test's own."""
+    return str(shutil.copytree(small_base_to_read, tmp_path / "small"))
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@
 
 import pytest
 
+from lorakit import counts
 from lorakit.counts import count
-from lorakit.lora import LoRAConfig, inject
+from lorakit.lora import ALL_LINEAR, LoRAConfig, inject, trainable
 from lorakit.presets import PRESETS
 
 
@@ -42,6 +43,27 @@ def test_the_count_is_that_of_a_model_with_memory(model):
     expected = count(model.config, lora)
     inject(model, lora)
     assert expected.trainable == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 7, 64])
+@pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("gate_proj", "down_proj"), ALL_LINEAR])
+def test_a_count_at_rank_1_tells_every_ranks(model, rank, targets):
+    lora = LoRAConfig(rank=rank, alpha=3.0, targets=targets)
+    total = sum(p.numel() for p in model.parameters())
+    expected = count(model.config, lora)
+    inject(model, lora)
+    assert expected.trainable == sum(p.numel() for p in trainable(model))
+    assert expected.total == total
+
+
+def test_every_rank_and_alpha_is_counted_once(model, monkeypatch):
+    built, real = [], counts.skeleton
+    monkeypatch.setattr(counts, "skeleton", lambda *args: built.append(args) or real(*args))
+    counts._trainable.cache_clear()
+    for rank in (1, 8, 64):
+        for alpha in (1.0, 16.0):
+            count(model.config, LoRAConfig(rank=rank, alpha=alpha))
+    assert len(built) == 2  # the base, and the adapters at rank 1
 
 
 def test_full_fine_tuning_trains_everything():

@@ -8,7 +8,7 @@ from live_bytes import LiveBytes
 from weights import assert_same_weights, weights
 
 from lorakit.lora import LoRAConfig, inject, lora_layers
-from lorakit.merging import disabled, merge, merge_and_unload, remove, unmerge
+from lorakit.merging import disabled, merge, merge_and_unload, remove, rescaled, unmerge
 from lorakit.model import Llama
 from lorakit.presets import PRESETS
 
@@ -117,6 +117,71 @@ def test_merged_adapters_cannot_be_disabled(model, perturb):
     merge(model)
     with pytest.raises(ValueError, match="cannot disable"), disabled(model):
         pass
+
+
+@pytest.mark.parametrize("alpha", [24.0, 0.5])
+def test_rescaled_adapters_answer_as_if_every_b_were_multiplied(model, tokens, perturb, alpha):
+    inject(model, CONFIG)
+    perturb(model)
+    with rescaled(model, alpha):
+        found = model(tokens)
+    for _, layer in lora_layers(model):
+        layer.B.data *= alpha / CONFIG.alpha
+    torch.testing.assert_close(found, model(tokens))
+
+
+def test_rescaled_deltas_are_multiplied(model, perturb):
+    inject(model, CONFIG)
+    perturb(model)
+    before = [layer.delta() for _, layer in lora_layers(model)]
+    with rescaled(model, 2 * CONFIG.alpha):
+        deltas = [layer.delta() for _, layer in lora_layers(model)]
+    assert all(torch.equal(now, 2 * was) for now, was in zip(deltas, before, strict=True))
+
+
+def test_rescaling_is_undone_to_the_bit_even_after_an_error(model, tokens, perturb):
+    inject(model, CONFIG)
+    perturb(model)
+    before, adapted = weights(model), model(tokens)
+    with rescaled(model, 64.0):
+        assert not torch.equal(model(tokens), adapted)
+    with pytest.raises(RuntimeError), rescaled(model, 64.0):
+        raise RuntimeError
+    assert_same_weights(model, before)
+    assert torch.equal(model(tokens), adapted)
+    assert {layer.config for _, layer in lora_layers(model)} == {CONFIG}
+
+
+def test_rescalings_within_each_other_are_undone_one_by_one(model, tokens, perturb):
+    inject(model, CONFIG)
+    perturb(model)
+    adapted = model(tokens)
+    with rescaled(model, 1.0):
+        once = model(tokens)
+        with rescaled(model, 64.0):
+            pass
+        assert torch.equal(model(tokens), once)
+    assert torch.equal(model(tokens), adapted)
+
+
+def test_rescaling_nothing_or_merged_adapters_is_refused(model, perturb):
+    with pytest.raises(ValueError, match="nothing to rescale: no adapters"), rescaled(model, 2.0):
+        pass
+    inject(model, CONFIG)
+    perturb(model)
+    merge(model)
+    with pytest.raises(ValueError, match="cannot rescale: 14 layers"), rescaled(model, 2.0):
+        pass
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, math.nan])
+def test_an_alpha_that_is_none_is_refused_and_nothing_changes(model, tokens, perturb, alpha):
+    inject(model, CONFIG)
+    perturb(model)
+    adapted = model(tokens)
+    with pytest.raises(ValueError, match="alpha"), rescaled(model, alpha):
+        pass
+    assert torch.equal(model(tokens), adapted)
 
 
 def test_switching_to_eval_merges_nothing(model, perturb):

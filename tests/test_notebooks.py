@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbconvert import HTMLExporter
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 IGNORED = "# NBVAL_IGNORE_OUTPUT"
@@ -40,6 +41,18 @@ def test_every_explorable_has_its_picture_or_is_yet_to_run(path):
     with_picture = [data for data in shown if "image/png" in data]
     assert all(data["text/plain"].startswith("explorable: ") for data in shown)
     assert len(with_picture) >= len(shown) - 1
+
+
+def test_a_page_made_of_it_shows_a_picture_for_each_explorable(path):
+    with_picture = [
+        output
+        for cell in code(path)
+        for output in cell.outputs
+        if {"application/vnd.jupyter.widget-view+json", "image/png"} <= {*output.get("data", {})}
+    ]
+    page, _ = HTMLExporter().from_filename(str(path))
+    assert len(re.findall(r'<img[^>]+src="data:image/png', page)) >= len(with_picture)
+    assert "application/vnd.jupyter.widget-state+json" not in page
 
 
 def test_at_most_15_percent_of_cells_are_not_compared_and_each_of_them_asserts(path):

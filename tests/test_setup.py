@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -111,6 +112,63 @@ def test_test_installs_everything_and_checks_everything_on_a_fixed_device(machin
         *(f"{run} ruff check .", f"{run} ruff format --check .", f"{run} mypy"),
         *(f"{run} pytest tests", "cpu 1 2", notebooks, "cpu 1 2"),
     ]
+
+
+def test_test_all_does_what_test_does_and_then_runs_the_slow_tests(machine):
+    machine.make("test")
+    first = machine.done()
+    shutil.rmtree(machine.clone / ".venv")
+    assert machine.make("test-all", LORAKIT_DEVICE="cuda", OMP_NUM_THREADS="64").returncode == 0
+    assert machine.done() == [*first, ".venv/bin/python -m pytest tests/slow", "cpu 1 2"]
+
+
+@pytest.mark.parametrize("check", ["ruff check", "--nbval"])
+def test_a_test_that_fails_keeps_the_slow_tests_from_starting(machine, check):
+    assert machine.make("test-all", BREAK=check).returncode != 0
+    assert ".venv/bin/python -m pytest tests/slow" not in machine.done()
+
+
+def test_a_slow_test_that_fails_fails_test_all_alone(machine):
+    assert machine.make("test-all", BREAK="pytest tests/slow").returncode != 0
+    assert machine.make("test", BREAK="pytest tests/slow").returncode == 0
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["a browser", "no browser"])
+@pytest.mark.parametrize("debian", [True, False], ids=["apt-get", "no apt-get"])
+def test_the_gate_names_a_browser_and_installs_it_where_it_can(tmp_path, there, debian):
+    browser, diary, bin = tmp_path / "chromium", tmp_path / "diary", tmp_path / "bin"
+    programs = {"make": '#!/bin/sh\necho "make $* with $LORAKIT_BROWSER" >> "$DIARY"\n'}
+    if debian:
+        programs["apt-get"] = '#!/bin/sh\necho "apt-get $*" >> "$DIARY"\n'
+    bin.mkdir()
+    for name, text in programs.items():
+        (bin / name).write_text(text)
+        (bin / name).chmod(0o755)
+    for name in ("bash", "dirname"):
+        (bin / name).symlink_to(shutil.which(name))
+    if there:
+        browser.symlink_to(shutil.which("sh"))
+    environment = {"PATH": str(bin), "DIARY": str(diary), "LORAKIT_BROWSER": str(browser)}
+    assert subprocess.run(["bash", ROOT / ".ci" / "run"], env=environment).returncode == 0
+    install = ["apt-get update", "apt-get install --yes --no-install-recommends chromium"]
+    assert diary.read_text().splitlines() == [
+        *(install if debian and not there else []),
+        f"make test-all with {browser}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("named", "collected"),
+    [((), ["test_quick.py"]), (("tests",), ["test_quick.py"]), (("tests/slow",), ["test_slow.py"])],
+)
+def test_slow_tests_are_collected_only_if_they_are_named(tmp_path, named, collected):
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for path in ("tests/test_quick.py", "tests/slow/test_slow.py", "tests/.hidden/test_hidden.py"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("def test_it(): pass\n")
+    command = [sys.executable, "-m", "pytest", "--collect-only", *named]
+    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+    assert re.findall(r"(\w+\.py)::", shown) == collected
 
 
 def test_the_environment_of_the_tests_serves_the_lab_too(machine):
@@ -282,8 +340,8 @@ def test_a_refusal_leaves_the_environment_as_it_was(machine):
 
 def test_make_alone_tells_the_commands(bare):
     shown = bare.make().stdout
-    names = re.findall(r"^make (\w+)", shown, re.MULTILINE)
-    assert names == ["help", "lab", "test", "notebooks", "clean"]
+    names = re.findall(r"^make ([\w-]+)", shown, re.MULTILINE)
+    assert names == ["help", "lab", "test", "test-all", "notebooks", "clean"]
 
 
 LOCK = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line[0] != "#"]

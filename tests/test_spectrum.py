@@ -225,6 +225,27 @@ def test_a_spectrum_that_no_matrix_has_is_refused(values, message):
         Spectrum(layer="q_proj", shape=(2, 3), values=values)
 
 
+@pytest.mark.parametrize("factor", [0.5, 3.0, -3.0])
+def test_a_scaled_spectrum_is_that_of_the_scaled_matrix(factor):
+    def of(matrix: torch.Tensor) -> Spectrum:
+        values = tuple(singular_values(matrix).tolist())
+        return Spectrum(layer="layers.0.q_proj", shape=(24, 40), values=values)
+
+    delta = draw(24, 40)
+    scaled, expected = of(delta).scaled(factor), of(factor * delta)
+    assert scaled.values == pytest.approx(expected.values, rel=1e-6)
+    assert (scaled.layer, scaled.shape) == (expected.layer, expected.shape)
+    assert scaled.energy(3) == pytest.approx(of(delta).energy(3))
+    assert scaled.random == pytest.approx(expected.random, rel=1e-6)
+
+
+def test_scaling_leaves_the_spectrum_itself_as_it_was():
+    spectrum = Spectrum(layer="layers.0.q_proj", shape=(24, 40), values=(4.0, 3.0))
+    assert spectrum.scaled(2).values == (8.0, 6.0)
+    assert spectrum.scaled(0).values == (0.0, 0.0)
+    assert spectrum.values == (4.0, 3.0)
+
+
 @pytest.mark.parametrize("shape", [(7, 12), (12, 7), (3, 8, 5)])
 @pytest.mark.parametrize("k", [0, 1, 3, 5, 99])
 def test_a_truncated_matrix_is_the_svd_cut_off(shape, k):

@@ -38,7 +38,9 @@ def draw_memory(
                 bbox_to_anchor=(0.5, 0),
                 bbox_transform=below,
             )
-    pixels = ax.bbox.width / limit  # a unit's width, near enough to know where a number fits
+    # A unit's width, near enough to know where a number fits. The axes' own is not known yet: it
+    # differs before and after a layout, and so would what is written.
+    pixels = 0.8 * ax.figure.bbox.width / limit
     left = np.zeros(len(runs))
     for part, color in PARTS.items():
         widths = np.array([getattr(run, part) / unit for run in runs.values()])

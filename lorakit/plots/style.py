@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -75,7 +75,8 @@ def save_picture(
         fresh.write_bytes(png(fig))
 
 
-_frames: WeakKeyDictionary[Axes, tuple[tuple, set[Artist]]] = WeakKeyDictionary()
+# An artist knows its axes: held on to, it would keep them, and their figure, for ever.
+_frames: WeakKeyDictionary[Axes, tuple[tuple, WeakSet[Artist]]] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -89,12 +90,15 @@ def frame(ax: Axes, *key: Any) -> Iterator[bool]:
     if dressed:
         for artist in moving(ax):
             artist.remove()
+        ax.containers.clear()  # of bars that are gone
     else:
         _frames.pop(ax, None)
         ax.clear()
+        if place := ax.get_subplotspec():
+            ax.set_subplotspec(place)  # else the layout starts from where the last one ended
     yield not dressed
     if not dressed:
-        _frames[ax] = key, set(ax.get_children())
+        _frames[ax] = key, WeakSet(ax.get_children())
 
 
 def frame_key(ax: Axes) -> tuple | None:

@@ -49,9 +49,13 @@ class Explorable(ipywidgets.VBox):
         if cell := current_cell():
             made = self._made.setdefault(cell.name, [])
             for earlier in [old for when, old in made if when != cell]:
-                earlier.close()
+                earlier.retire()
             made[:] = [(when, old) for when, old in made if when == cell]
             made.append((cell, self))
+
+    def retire(self) -> None:
+        """Make way for another: close, and leave nothing at work."""
+        self.close()
 
     def close(self) -> None:
         """Take it off the page, with all that is in it; what it holds is let go."""

@@ -50,7 +50,8 @@ class FinetuneExplorer(Job):
             result = finetune(run, stop=self.stopping, report=lambda told: self._show(run, told))
         except Stopped as stopped:
             return str(stopped)
-        self.result = result
+        if self.comm is not None:  # closed meanwhile, it holds no model
+            self.result = result
         self.table.value = answers_table(result.answers)
         done = f"{len(result.history.steps)} of {run.steps} steps"
         line = f"stopped after {done}"

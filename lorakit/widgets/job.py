@@ -97,6 +97,12 @@ class Job(Explorable):
             line += f", {progress.seconds_left:.0f} s left"
         self.line.value = line
 
+    def retire(self) -> None:
+        """Make way for another: the work is stopped, and waited for, so that it may start."""
+        super().retire()
+        if self.running:
+            self._thread.join(60)
+
     def close(self) -> None:
         """Take it off the page; work that is alive is stopped."""
         self._stopping.set()

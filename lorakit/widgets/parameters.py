@@ -1,7 +1,7 @@
 """How many parameters train, what a variant takes on disk, and the factors beside their weights."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lorakit.adapters import adapter_bytes
 from lorakit.counts import Count, count, skeleton
@@ -48,7 +48,7 @@ def parameters(model: ModelConfig, lora: LoRAConfig) -> Parameters:
 def _first_layer(
     model: ModelConfig, targets: tuple[str, ...] | str
 ) -> tuple[dict[str, tuple[int, int]], tuple[str, ...]]:
-    layer = skeleton(model).model.layers[0]
+    layer = skeleton(replace(model, num_hidden_layers=1)).model.layers[0]
     linear = target_layers(layer, ALL_LINEAR)
     shapes = {
         name.rpartition(".")[2]: (m.out_features, m.in_features) for name, m in linear.items()

@@ -21,8 +21,11 @@ ALL = "all layers"
 
 
 def on_show(results: Mapping[str, Result], layer: str, alpha: float) -> dict[str, list[Spectrum]]:
-    """The spectra of one layer or all, by method; LoRA's delta is multiplied from its alpha's."""
-    return {
+    """The spectra of one layer or all, by method; LoRA's delta is multiplied from its alpha's.
+
+    A method that did not train the layer is left out.
+    """
+    found = {
         method: [
             spectrum.scaled(alpha / result.run.alpha) if method == "lora" else spectrum
             for spectrum in result.spectra
@@ -30,6 +33,7 @@ def on_show(results: Mapping[str, Result], layer: str, alpha: float) -> dict[str
         ]
         for method, result in results.items()
     }
+    return {method: spectra for method, spectra in found.items() if spectra}
 
 
 def rescored(result: Result, alpha: float, *, judged: int) -> Score:
@@ -106,7 +110,7 @@ class SpectrumExplorer(Explorable):
         spectra, cut = self.spectra, self.cut.value
         with self.values.drawing(blit=True) as ax:
             draw_spectrum(ax, spectra, cut=cut)
-        self.values.text = describe(spectra, cut)
+        self.values.text = f"{self.layer.label}: {describe(spectra, cut)}"
 
     @shown
     def rescore(self, change=None) -> None:

@@ -71,9 +71,10 @@ class StartsExplorer(Job):
             now, done = time.monotonic(), stack.position
             left = (now - began) / done * (stack.steps - done)
             self.show(Progress(stage="training", done=done, total=stack.steps, seconds_left=left))
-            if now - drawn > REDRAW or done == stack.steps:
+            if now - drawn > REDRAW:
                 self._draw()
                 drawn = now
+        self._draw()
         return f"{stack.position} of {stack.steps} steps"
 
     def _draw(self) -> None:

@@ -42,7 +42,7 @@ class StepExplorer(Explorable):
     def __init__(self, run: Run):
         self.run = run
         self.method = choice("method", ["full", "lora"], run.method)
-        self.steps = slider("steps", STEPS, 1, on_release=True)
+        self.steps = slider("steps", [n for n in STEPS if n <= run.steps], 1, on_release=True)
         self.controls = (self.method, self.steps)
         self.picture = Picture(900, 400, alt="every tensor of the model, by how much it changed")
         super().__init__(

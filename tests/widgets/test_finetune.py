@@ -1,10 +1,13 @@
 """A run from a notebook: live while it lasts, stopped by Stop, never two at once, errors shown."""
 
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
+from lorakit.plots import PARTS
 from lorakit.run import Answer, Run
 from lorakit.widgets import finetune as module
 from lorakit.widgets.finetune import FinetuneExplorer, answers_table
@@ -45,6 +48,27 @@ def test_the_sliders_decide_what_runs(explorer):
     assert result.parameters.percent == 100
 
 
+def test_the_pictures_are_the_runs_losses_and_memory(explorer):
+    result = explorer.train(wait=True)
+    assert list(explorer.loss.axes.lines[0].get_ydata()) == result.history.losses
+    widths = [bars[0].get_width() * 1e6 for bars in explorer.memory.axes.containers]
+    assert widths == pytest.approx([getattr(result.memory, part) for part in PARTS])
+    assert explorer.memory.axes.get_title() == "measured in step 6"
+    assert explorer.memory.text.startswith(f"{result.memory.total / 1e6:,.4g} MB held at once")
+
+
+def test_the_same_run_again_leaves_the_same_pictures(explorer):
+    explorer.train(wait=True)
+    before = [(picture.value, picture.text) for picture in explorer.pictures]
+    explorer.settings.method.value = "full"
+    explorer.train(wait=True)
+    other = [(picture.value, picture.text) for picture in explorer.pictures]
+    assert all(a[0] != b[0] and a[1] != b[1] for a, b in zip(before, other, strict=True))
+    explorer.settings.method.value = "lora"
+    explorer.train(wait=True)
+    assert [(picture.value, picture.text) for picture in explorer.pictures] == before
+
+
 def hold_steps(monkeypatch):
     """Let no run past its first step before the event is set."""
     real, gate = module.finetune, threading.Event()
@@ -67,7 +91,7 @@ def test_the_cell_returns_at_once_stop_stops_and_a_second_run_is_refused(explore
     eventually(lambda: "training: 1 of 6" in explorer.line.value)
     assert explorer.running
     assert explorer.start.disabled and not explorer.stop.disabled
-    with pytest.raises(RuntimeError, match="a run is alive: press Stop"):
+    with pytest.raises(RuntimeError, match="a run is alive: press its Stop"):
         explorer.train()
     explorer.stop.click()
     gate.set()
@@ -95,13 +119,27 @@ def test_after_a_stop_another_run_goes_to_its_end(explorer, monkeypatch):
 
 
 def test_a_second_run_does_not_keep_the_first_ones_model(explorer):
-    import gc
-    import weakref
-
     first = weakref.ref(explorer.train(wait=True).model)
     explorer.train(wait=True)
     gc.collect()
     assert first() is None
+
+
+def test_closed_while_it_runs_it_stops_and_holds_no_model(explorer, monkeypatch):
+    gate = hold_steps(monkeypatch)
+    explorer.train()
+    eventually(lambda: "training: 1 of 6" in explorer.line.value)
+    explorer.close()
+    gate.set()
+    eventually(lambda: not explorer.running)
+    assert explorer.line.value == "stopped after 1 of 6 steps"
+    assert explorer.result is None
+
+
+def test_stopped_before_the_first_step_there_is_no_result(explorer, monkeypatch):
+    monkeypatch.setattr(explorer, "stopping", lambda: True)
+    assert explorer.train(wait=True) is None
+    assert explorer.line.value == "stopped before the first step: nothing was trained"
 
 
 def test_an_error_of_the_run_stands_in_the_explorable_and_start_works_again(tiny_base, monkeypatch):

@@ -35,8 +35,35 @@ def test_each_control_moves_its_field_and_calls_back(control, value):
     assert len(calls) == 1
 
 
+def test_without_alpha_there_is_no_slider_of_it_and_the_run_keeps_its_own():
+    settings, calls = Settings(RUN, alpha=False), []
+    settings.observe_all(calls.append)
+    assert settings.alpha not in settings.children
+    assert settings.run == RUN
+
+
+@pytest.mark.parametrize("on_release", [True, False])
+def test_where_each_value_takes_a_while_a_slider_speaks_when_it_is_let_go(on_release):
+    settings = Settings(RUN, on_release=on_release)
+    assert settings.rank.continuous_update == settings.batch_size.continuous_update != on_release
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_rank_and_alpha_rest_from_the_start_where_everything_trains(method):
+    settings = Settings(dataclasses.replace(RUN, method=method))
+    settings.rest_when_full()
+    assert settings.rank.disabled == settings.alpha.disabled == (method == "full")
+
+
+def test_unasked_no_slider_rests():
+    settings = Settings(RUN)
+    settings.method.value = "full"
+    assert not settings.rank.disabled and not settings.alpha.disabled
+
+
 def test_rank_and_alpha_rest_while_everything_trains():
     settings = Settings(RUN)
+    settings.rest_when_full()
     settings.method.value = "full"
     assert settings.rank.disabled and settings.alpha.disabled
     settings.method.value = "lora"

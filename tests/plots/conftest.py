@@ -1,0 +1,24 @@
+"""Empty axes, and spectra as runs leave them."""
+
+import pytest
+
+from lorakit.plots import figure
+from lorakit.spectrum import Spectrum
+
+
+@pytest.fixture
+def ax():
+    return figure(700, 400)[1]
+
+
+@pytest.fixture
+def spectra() -> list[Spectrum]:
+    return [
+        Spectrum(
+            layer=f"model.layers.{layer}.self_attn.{name}",
+            shape=(24, 40),
+            values=tuple(size * 2.0**-i for i in range(6)),
+        )
+        for layer in range(3)
+        for name, size in (("q_proj", 1.0 + layer), ("v_proj", 0.5))
+    ]

@@ -1,0 +1,150 @@
+"""What holds for every drawing: the same bytes twice, large letters, white, the size asked for."""
+
+import io
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from drawings import drawn
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
+from PIL import Image
+
+from lorakit.changes import Change
+from lorakit.plots import (
+    COLORS,
+    PARTS,
+    draw_layers,
+    draw_loss,
+    draw_matrices,
+    draw_memory,
+    draw_pace,
+    draw_share,
+    draw_spectrum,
+    draw_tensors,
+    save_picture,
+)
+from lorakit.plots.style import MAPS, ink, round_up
+
+SIZES = {"weights": 5.4e8, "gradients": 5.4e8, "optimizer": 1.1e9, "activations": 1e9}
+
+
+def loss(ax, spectra=None):
+    draw_loss(ax, [2.5, 1.2, 0.6], total_steps=40, label="LoRA", color=COLORS["lora"])
+
+
+def pace(ax, spectra):
+    draw_pace(ax, {"full": 0.31, "lora": 0.2})
+
+
+def spectrum(ax, spectra):
+    draw_spectrum(ax, {"full": spectra, "lora": spectra[:2]}, cut=2)
+
+
+def layers(ax, spectra):
+    draw_layers(ax, spectra)
+
+
+def memory(ax, spectra):
+    draw_memory(ax, {"full": SimpleNamespace(**SIZES)}, title="measured")
+
+
+def matrices(ax, spectra):
+    draw_matrices(ax, {"q": (576, 576), "up": (1536, 576)}, 8, adapted=["q"])
+
+
+def share(ax, spectra):
+    draw_share(ax, 2_442_240, 134_515_008)
+
+
+def tensors(ax, spectra):
+    names = ("embed_tokens", "layers.0.self_attn.q_proj", "layers.0.mlp.up_proj", "norm")
+    found = [Change(name=f"model.{n}.weight", numbers=9, changed=9, size=1e-3) for n in names]
+    draw_tensors(ax, found, concept="full")
+
+
+EVERY = pytest.mark.parametrize(
+    "draw", [loss, pace, spectrum, layers, memory, matrices, share, tensors]
+)
+
+
+@EVERY
+def test_the_same_drawing_twice_gives_the_same_bytes(draw, spectra):
+    first, second = (drawn(lambda ax: draw(ax, spectra)) for _ in range(2))
+    assert first == second
+
+
+@EVERY
+def test_every_letter_can_be_read_on_a_projector(ax, draw, spectra):
+    draw(ax, spectra)
+    ax.figure.canvas.draw()
+    hidden = [] if ax.axison else [*ax.xaxis.findobj(Text), *ax.yaxis.findobj(Text)]
+    letters = [t for t in ax.figure.findobj(Text) if t.get_text() and t not in hidden]
+    assert letters and min(t.get_fontsize() for t in letters) >= 11
+
+
+@EVERY
+def test_a_picture_is_white_and_as_large_as_asked(draw, spectra):
+    image = Image.open(io.BytesIO(drawn(lambda ax: draw(ax, spectra)))).convert("RGB")
+    assert image.size == (700, 400)
+    assert image.getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("table", [COLORS, PARTS, MAPS], ids=["ideas", "parts", "maps"])
+def test_colors_that_meet_in_one_figure_differ(table):
+    assert len(set(table.values())) == len(table)
+
+
+def test_a_part_of_memory_has_the_color_of_no_idea():
+    assert not set(PARTS.values()) & set(COLORS.values())
+
+
+def test_neighbours_in_a_bar_differ_in_grey():
+    grey = [np.dot(to_rgb(color), (0.299, 0.587, 0.114)) for color in PARTS.values()]
+    assert min(abs(a - b) for a, b in pairwise(grey)) > 0.1
+
+
+@pytest.mark.parametrize(("color", "letters"), [("#f0e442", "black"), ("#0072b2", "white")])
+def test_letters_are_black_on_light_and_white_on_dark(color, letters):
+    assert ink(color) == letters
+
+
+@pytest.mark.parametrize(
+    ("value", "limit"), [(0.0011, 0.0015), (1, 1), (1.2, 1.5), (31, 40), (61, 80), (9.4, 10)]
+)
+def test_limits_are_round_numbers(value, limit):
+    assert round_up(value) == pytest.approx(limit)
+
+
+# Files
+
+
+def test_a_saved_picture_is_the_drawn_one(tmp_path):
+    save_picture(tmp_path / "loss.png", loss, width=700, height=400)
+    assert (tmp_path / "loss.png").read_bytes() == drawn(loss)
+
+
+def test_a_drawing_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "loss.png"
+    path.write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError):
+        save_picture(path, lambda ax: 1 / 0)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_cut_short_never_takes_the_place_of_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "loss.png"
+    path.write_bytes(b"old")
+
+    def full_disk(self, data):
+        with self.open("wb") as file:
+            file.write(data[:9])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        save_picture(path, loss)
+    assert path.read_bytes() == b"old"

@@ -1,0 +1,85 @@
+"""A run that takes a tenth of a second, and a page that is empty before every test."""
+
+from dataclasses import replace
+
+import ipywidgets
+import pytest
+import torch
+
+from lorakit.experiment import finetune
+from lorakit.presets import PRESETS
+from lorakit.run import Result, Run
+from lorakit.widgets import (
+    Explorable,
+    FinetuneExplorer,
+    Handshake,
+    MemoryExplorer,
+    ParametersExplorer,
+    SpectrumExplorer,
+    StartsExplorer,
+    StepExplorer,
+)
+
+SHAPE = replace(PRESETS["mini"], hidden_size=32, intermediate_size=48, num_hidden_layers=1)
+
+
+@pytest.fixture(autouse=True)
+def page(monkeypatch):
+    """Errors of callbacks are raised, and no widget outlives its test.
+
+    One thread: for models this small a second one costs more than it brings.
+    """
+    monkeypatch.setenv("LORAKIT_TEST", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    Explorable._made.clear()
+    ipywidgets.Widget.close_all()
+
+
+@pytest.fixture
+def shape():
+    return SHAPE
+
+
+@pytest.fixture(scope="session")
+def run(small_base_to_read) -> Run:
+    return Run(
+        base=small_base_to_read,
+        task="json",
+        sample=20,
+        rank=4,
+        alpha=8,
+        lr=1e-2,
+        steps=8,
+        batch_size=2,
+        heldout=4,
+        answers=1,
+    )
+
+
+@pytest.fixture(scope="session")
+def lora(run) -> Result:
+    return finetune(run)
+
+
+@pytest.fixture(scope="session")
+def full(run) -> Result:
+    return finetune(replace(run, method="full"))
+
+
+@pytest.fixture
+def make(run, full, lora):
+    """Makes an explorable by its name."""
+    makers = {
+        "parameters": lambda: ParametersExplorer("mini", rank=8, alpha=16),
+        "memory": lambda: MemoryExplorer(SHAPE, run, length=12),
+        "estimate": lambda: MemoryExplorer(SHAPE, run, length=12, measure=False),
+        "spectrum": lambda: SpectrumExplorer(full, lora, judged=8),
+        "step": lambda: StepExplorer(run),
+        "handshake": lambda: Handshake(),
+        "finetune": lambda: FinetuneExplorer(run),
+        "starts": lambda: StartsExplorer(run),
+    }
+    return lambda name: makers[name]()
