@@ -25,11 +25,11 @@ test-all: test ## the same, then notebooks with cells run twice, in parts, and i
 
 # The tests and the notebooks alone, in the environment that PY names. On one device and with
 # one number of threads everywhere, because notebooks are compared with their stored outputs.
-# Threads that wait sleep: while they spin, whatever else the machine does slows them tenfold.
 suite slow notebooks: export LORAKIT_DEVICE = cpu
 suite slow: export LORAKIT_TEST = 1
 suite slow notebooks: export OMP_NUM_THREADS = 2
-suite slow notebooks: export OMP_WAIT_POLICY = PASSIVE
+# Beside a browser, threads that spin while they wait slow each other tenfold.
+slow: export OMP_WAIT_POLICY = PASSIVE
 suite:
 	$(PY) -m pytest tests
 	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 notebooks

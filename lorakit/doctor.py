@@ -5,7 +5,6 @@ command to copy or a sentence; those for pip name the very Python that runs here
 """
 
 import importlib.metadata
-import os
 import platform
 import shlex
 import shutil
@@ -140,12 +139,9 @@ def open_lab(options: Sequence[str]) -> int:
         *(sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1"),
         *(f"--ServerApp.root_dir={root}", *options, str(root / LESSON)),
     ]
-    # PyTorch's threads then sleep while they wait. Spinning, they take the cores from the page and
-    # the browser: with one other process at work on two cores a step took ten times as long.
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     # Ctrl-C reaches JupyterLab too, which asks before it ends: wait for its answer.
     before = signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
-        return subprocess.call(command, env=environment)
+        return subprocess.call(command)
     finally:
         signal.signal(signal.SIGINT, before)

@@ -170,7 +170,7 @@ def lesson(tmp_path, monkeypatch) -> Path:
 
 def test_jupyterlab_opens_the_lesson_on_this_machine_alone(lesson, monkeypatch):
     heard = []
-    monkeypatch.setattr(subprocess, "call", lambda command, env: heard.append(command) or 5)
+    monkeypatch.setattr(subprocess, "call", lambda command: heard.append(command) or 5)
     assert open_lab(["--port", "9999"]) == 5
     (command,) = heard
     assert command[:3] == [sys.executable, "-m", "jupyterlab"]
@@ -180,22 +180,10 @@ def test_jupyterlab_opens_the_lesson_on_this_machine_alone(lesson, monkeypatch):
     assert not [word for word in command if "token" in word or "password" in word]
 
 
-@pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_that_wait_sleep_unless_told_otherwise(lesson, monkeypatch, own, expected):
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    if own:
-        monkeypatch.setenv("OMP_WAIT_POLICY", own)
-    heard = []
-    monkeypatch.setattr(subprocess, "call", lambda command, env: heard.append(env) or 0)
-    open_lab([])
-    assert heard[0]["OMP_WAIT_POLICY"] == expected
-    assert heard[0]["PATH"] == os.environ["PATH"]
-
-
 def test_ctrl_c_is_left_to_jupyterlab(lesson, monkeypatch):
     before = signal.getsignal(signal.SIGINT)
 
-    def call(command, env):
+    def call(command):
         os.kill(os.getpid(), signal.SIGINT)
         return 0
 
@@ -206,7 +194,7 @@ def test_ctrl_c_is_left_to_jupyterlab(lesson, monkeypatch):
 
 def test_without_the_notebooks_nothing_is_started(lesson, monkeypatch):
     lesson.unlink()
-    monkeypatch.setattr(subprocess, "call", lambda *started, **env: pytest.fail("started"))
+    monkeypatch.setattr(subprocess, "call", lambda command: pytest.fail("started"))
     with pytest.raises(FileNotFoundError, match="clone the repository"):
         open_lab([])
     said = CliRunner().invoke(app, ["lab"])

@@ -107,7 +107,9 @@ def frame_key(ax: Axes) -> tuple | None:
 
 
 def moving(ax: Axes) -> list[Artist]:
-    """What was drawn since the frame, from the lowest to the uppermost."""
+    """What was drawn since the frame, from the lowest to the uppermost; without one, nothing."""
+    if ax not in _frames:
+        return []
     still = _frames[ax][1]
     artists = [artist for artist in ax.get_children() if artist not in still]
     return sorted(artists, key=lambda artist: artist.get_zorder())

@@ -25,8 +25,8 @@ def draw_tensors(ax: Axes, changes: Sequence[Change], *, concept: str) -> None:
     depth = 1 + max(row for (row, _, _), _ in tiles if row is not None)
     colors, norm = _upper(colormaps[MAPS[concept]]), LogNorm(*SIZES, clip=True)
     for (row, column, part), change in tiles:
-        if row is None:  # the embedding stands above the layers, the last norm below them
-            x, width, y = 0.0, 3.96, depth if column == "norm" else -1
+        if row is None:  # embedding and head stand above the layers, the last norm below them
+            x, width, y = 4.0 * (column == "lm_head"), 3.96, depth if column == "norm" else -1
             text = f"{column}, {change.numbers:,} numbers"
         else:
             start, width = SPLIT[part] if part else (0.0, 0.96)

@@ -85,7 +85,7 @@ _running = threading.local()  # .callback: this thread is inside a shown callbac
 
 
 def shown(callback: Callback) -> Callback:
-    """Decorate a method of an explorable: what it raises is shown, its next success clears that.
+    """Decorate a method of an explorable: what it raises is shown, until the next call.
 
     A callback that sets off another in the same thread is the one that shows both their errors.
     """
@@ -96,9 +96,9 @@ def shown(callback: Callback) -> Callback:
             return callback(self, *args, **kwargs)
         _running.callback = True
         try:
-            result = callback(self, *args, **kwargs)
+            # Before, not after: what the callback started in a thread may have failed by then.
             self.error.value = ""
-            return result
+            return callback(self, *args, **kwargs)
         except Exception as error:
             self.show_error(error)
             if os.environ.get("LORAKIT_TEST") == "1":

@@ -34,6 +34,7 @@ DARK_THEME = (
 )
 # matplotlib is not made for threads, and callbacks and a training run draw in threads of their own.
 DRAWING = threading.RLock()
+FRAMELESS = "only a drawing that begins with frame(ax, ...) can be blitted"
 
 
 class Picture(ipywidgets.VBox):
@@ -83,7 +84,10 @@ class Picture(ipywidgets.VBox):
             if kept is None or not blit:
                 self._figure.clear()
                 self.axes = self._figure.add_subplot()
+            old = moving(self.axes)
             yield self.axes
+            if set(old) & set(moving(self.axes)):
+                raise ValueError(FRAMELESS)
             if blit:
                 self._kept = self._blit(kept)
             else:
@@ -94,7 +98,7 @@ class Picture(ipywidgets.VBox):
         canvas = self._figure.canvas
         assert isinstance(canvas, FigureCanvasAgg)
         if (key := frame_key(self.axes)) is None:
-            raise ValueError("only a drawing that begins with frame(ax, ...) can be blitted")
+            raise ValueError(FRAMELESS)
         movers = moving(self.axes)
         if kept is None or kept[0] != key:
             for artist in movers:

@@ -1,6 +1,6 @@
 """What runs have learnt: singular values against chance, a rank to cut at, and alpha afterwards."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
 import ipywidgets
@@ -36,12 +36,17 @@ def on_show(results: Mapping[str, Result], layer: str, alpha: float) -> dict[str
     return {method: spectra for method, spectra in found.items() if spectra}
 
 
-def rescored(result: Result, alpha: float, *, judged: int) -> Score:
-    """The finished adapter with another alpha, on so many held-out examples; nothing trains."""
-    examples = load_task(result.run.task).heldout[:judged]
+def rescored(
+    result: Result, alpha: float, progress: Callable[[int], None] = lambda done: None
+) -> Score:
+    """The finished adapter with another alpha, on the run's held-out examples; nothing trains.
+
+    `progress` hears how many are judged.
+    """
+    examples = load_task(result.run.task).heldout[: result.run.heldout]
     encoded = [encode_example(result.tokenizer, example) for example in examples]
     with rescaled(result.model, alpha):
-        found = score(result.model, encoded, pad_id=result.tokenizer.pad_id)
+        found = score(result.model, encoded, pad_id=result.tokenizer.pad_id, progress=progress)
     assert found is not None  # nothing stops it
     return found
 
@@ -60,16 +65,15 @@ def describe(spectra: Mapping[str, Sequence[Spectrum]], cut: int) -> str:
 class SpectrumExplorer(Explorable):
     """Results of runs; a layer, a rank to cut at, alpha -> spectra, energies, the loss rescaled.
 
-    At most one result a method. `judged` held-out examples tell what another alpha does to the
+    At most one result a method. The run's held-out examples tell what another alpha does to the
     finished adapter.
     """
 
-    def __init__(self, *results: Result, judged: int = 64):
+    def __init__(self, *results: Result):
         self.results = {result.run.method: result for result in results}
         if len(self.results) != len(results) or not results:
             methods = [result.run.method for result in results]
             raise ValueError(f"give a result of full, one of lora, or both, got {methods}")
-        self.judged = judged
         spectra = [s for result in results for s in result.spectra]
         longest = max(len(spectrum.values) for spectrum in spectra)
         names = {s.layer.removeprefix("model.layers."): s.layer for s in spectra}
@@ -85,8 +89,8 @@ class SpectrumExplorer(Explorable):
             alpha = self.results["lora"].run.alpha
             self.alpha = slider("alpha", ALPHAS, alpha, on_release=True)
             self.controls.append(self.alpha)
-            self._scores = {alpha: self._rescored(alpha)}
-            self.alpha.observe(self.rescore, names="value")
+            after = self.results["lora"].after
+            self._scores: dict[float, Score] = {} if after is None else {alpha: after}
         super().__init__(
             [*self.controls, self.loss, self.values, *self.maps],
             alt="explorable: what the delta is made of",
@@ -96,7 +100,6 @@ class SpectrumExplorer(Explorable):
         for picture, result in zip(self.maps, results, strict=True):
             with picture.drawing() as ax:
                 draw_layers(ax, result.spectra, concept=result.run.method)
-        self.rescore()
         self.refresh()
 
     @property
@@ -111,25 +114,25 @@ class SpectrumExplorer(Explorable):
         with self.values.drawing(blit=True) as ax:
             draw_spectrum(ax, spectra, cut=cut)
         self.values.text = f"{self.layer.label}: {describe(spectra, cut)}"
+        if lora := self.results.get("lora"):
+            self._judge(lora, self.alpha.value)
 
-    @shown
-    def rescore(self, change=None) -> None:
-        """Judge the adapter at the alpha of the slider: rescaled, not retrained."""
-        if "lora" not in self.results:
-            return
-        run, alpha = self.results["lora"].run, self.alpha.value
+    def _judge(self, lora: Result, alpha: float) -> None:
+        """Say what the finished adapter is worth with this alpha; each is judged once."""
         if alpha not in self._scores:
-            self.loss.value = f"alpha {alpha:g}: judging {self.judged} held-out examples"
-            self._scores[alpha] = self._rescored(alpha)
+
+            def tell(done: int) -> None:
+                self.loss.value = f"alpha {alpha:g}: judging, {done} of {lora.run.heldout}"
+
+            tell(0)
+            self._scores[alpha] = rescored(lora, alpha, tell)
         found = self._scores[alpha]
-        how = "as trained" if alpha == run.alpha else "rescaled, not retrained"
+        how = "as trained" if alpha == lora.run.alpha else "rescaled, not retrained"
+        scale = alpha / lora.run.rank
         self.loss.value = (
-            f"LoRA's delta with alpha {alpha:g} ({how}), alpha / rank = {alpha / run.rank:g}: loss "
+            f"LoRA's delta with alpha {alpha:g} ({how}), alpha / rank = {scale:g}: loss "
             f"{found.loss:.3g}, {found.right} of {found.count} held-out answers right"
         )
-
-    def _rescored(self, alpha: float) -> Score:
-        return rescored(self.results["lora"], alpha, judged=self.judged)
 
     def close(self) -> None:
         """Take it off the page, and let go of the models."""

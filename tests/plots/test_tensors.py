@@ -98,3 +98,11 @@ def test_the_color_of_the_smallest_change_is_told_from_grey(ax):
     tile = tiles(ax, [change(LAYER.format(0), 1e-30)])[LAYER.format(0)]
     difference = torch.tensor(tile.get_facecolor()[:3]) - torch.tensor([0xE8 / 255] * 3)
     assert difference.abs().max() > 0.1
+
+
+def test_a_head_of_its_own_stands_beside_the_embedding(ax):
+    names = ("model.embed_tokens.weight", LAYER.format(0), "model.norm.weight", "lm_head.weight")
+    found = tiles(ax, [change(name, 1e-3) for name in names])
+    head, embedding = found["lm_head.weight"], found["model.embed_tokens.weight"]
+    assert place(head)[1] == place(embedding)[1]
+    assert place(head)[0] >= place(embedding)[0] + embedding.get_width()

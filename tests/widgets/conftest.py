@@ -76,7 +76,7 @@ def make(run, full, lora):
         "parameters": lambda: ParametersExplorer("mini", rank=8, alpha=16),
         "memory": lambda: MemoryExplorer(SHAPE, run, length=12),
         "estimate": lambda: MemoryExplorer(SHAPE, run, length=12, measure=False),
-        "spectrum": lambda: SpectrumExplorer(full, lora, judged=8),
+        "spectrum": lambda: SpectrumExplorer(full, lora),
         "step": lambda: StepExplorer(run),
         "handshake": lambda: Handshake(),
         "finetune": lambda: FinetuneExplorer(run),

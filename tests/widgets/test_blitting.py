@@ -182,3 +182,17 @@ def test_axes_that_a_failed_drawing_left_behind_are_let_go(picture):
     show(picture, 3)
     gc.collect()
     assert axes() is None
+
+
+def test_a_drawing_without_a_frame_is_refused_on_a_picture_that_had_one(picture):
+    with picture.drawing(blit=True) as ax:
+        with frame(ax) as bare:
+            assert bare
+        ax.plot([1, 2])
+    before = picture.value
+    with (
+        pytest.raises(ValueError, match="only a drawing that begins with frame"),
+        picture.drawing(blit=True) as ax,
+    ):
+        ax.plot([2, 1])
+    assert picture.value == before

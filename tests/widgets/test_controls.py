@@ -49,7 +49,7 @@ def test_no_control_is_passed_over(make, name):
 @pytest.mark.parametrize("name", ["parameters", "memory", "spectrum", "handshake"])
 def test_a_picture_reached_by_many_moves_is_that_drawn_afresh(make, name):
     explorer, draw = make(name), random.Random(name)
-    for _ in range(12):
+    for _ in range(8):
         control = draw.choice(controls(explorer))
         control.value = draw.choice(values(control))
     reached = look(explorer)

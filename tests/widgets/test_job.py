@@ -186,6 +186,20 @@ def test_an_error_is_shown_the_lock_is_let_go_and_start_works_again(monkeypatch)
     assert (job.error.value, job.line.value) == ("", "3 of 3")
 
 
+def test_an_error_that_comes_before_start_returns_is_shown_all_the_same(monkeypatch):
+    class Quick(threading.Thread):
+        def start(self):
+            super().start()
+            self.join(20)
+
+    monkeypatch.delenv("LORAKIT_TEST")
+    monkeypatch.setattr(module.threading, "Thread", Quick)
+    job = Counts(fails=True)
+    job.gate.set()
+    job.start.click()
+    assert "OSError: no room" in job.error.value
+
+
 def test_with_wait_the_error_is_raised_and_another_can_run():
     job, other = Counts(fails=True), Other()
     job.gate.set()

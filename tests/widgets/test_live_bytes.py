@@ -45,7 +45,7 @@ def test_fifty_moves_of_every_control_leave_no_tensor_behind(make, name):
 
 @pytest.mark.parametrize("explorable", [FinetuneExplorer, StartsExplorer])
 def test_training_and_dropping_again_and_again_leaves_no_tensor_behind(run, explorable):
-    short = replace(run, steps=2, heldout=1, answers=0)
+    short = replace(run, steps=1, heldout=1, answers=0)
 
     def train_and_drop() -> None:
         explorer = explorable(short)

@@ -14,16 +14,16 @@ from lorakit.scoring import score
 from lorakit.spectrum import Spectrum, singular_values
 from lorakit.tasks import load_task
 from lorakit.text import encode_example
+from lorakit.widgets import spectrum as module
 from lorakit.widgets.spectrum import ALL, SpectrumExplorer, describe, on_show
 
 Q = "model.layers.0.self_attn.q_proj"
 DOWN = "model.layers.0.mlp.down_proj"
-JUDGED = 8
 
 
 @pytest.fixture
 def explorer(full, lora) -> SpectrumExplorer:
-    return SpectrumExplorer(full, lora, judged=JUDGED)
+    return SpectrumExplorer(full, lora)
 
 
 def curves(explorer) -> list[tuple[float, ...]]:
@@ -68,7 +68,7 @@ def test_the_line_stands_at_the_cut_and_the_words_hold_its_energies(explorer, cu
 
 
 def test_the_whole_rank_holds_all_of_the_energy(lora):
-    explorer = SpectrumExplorer(lora, judged=JUDGED)
+    explorer = SpectrumExplorer(lora)
     explorer.cut.value = 4
     assert "hold 100% of lora's energy (random: 100%)" in explorer.values.text
 
@@ -79,7 +79,7 @@ def test_the_words_are_in_the_singular_for_a_cut_at_1(lora):
 
 @pytest.mark.parametrize("rank", [1, 4])
 def test_no_cut_is_offered_beyond_what_there_is(run, rank):
-    explorer = SpectrumExplorer(finetune(replace(run, rank=rank, steps=1)), judged=JUDGED)
+    explorer = SpectrumExplorer(finetune(replace(run, rank=rank, steps=1)))
     assert max(value for _, value in explorer.cut.options) == rank
 
 
@@ -117,12 +117,15 @@ def multiplied(result, factor: float):
 @pytest.mark.parametrize("alpha", [64, 128, 1])
 def test_the_loss_at_another_alpha_is_that_of_a_model_with_larger_b(explorer, lora, alpha):
     explorer.alpha.value = alpha
-    examples = load_task("json").heldout[:JUDGED]
+    examples = load_task("json").heldout[: lora.run.heldout]
     encoded = [encode_example(lora.tokenizer, example) for example in examples]
     expected = score(multiplied(lora, alpha / 8), encoded, pad_id=lora.tokenizer.pad_id)
     assert explorer._scores[alpha].loss == pytest.approx(expected.loss, rel=1e-5)
     assert explorer._scores[alpha].loss != explorer._scores[8].loss
-    assert f"loss {expected.loss:.3g}, {expected.right} of {JUDGED} held" in explorer.loss.value
+    assert (
+        f"loss {expected.loss:.3g}, {expected.right} of {lora.run.heldout} held"
+        in explorer.loss.value
+    )
 
 
 def test_a_moved_alpha_is_labelled_rescaled_not_retrained_and_the_runs_own_as_trained(explorer):
@@ -170,7 +173,7 @@ def test_two_results_of_a_method_or_none_are_refused(lora, count):
 
 
 def test_a_layer_that_lora_does_not_adapt_is_shown_for_full_alone(run, full):
-    explorer = SpectrumExplorer(full, finetune(replace(run, targets=("q_proj",))), judged=JUDGED)
+    explorer = SpectrumExplorer(full, finetune(replace(run, targets=("q_proj",))))
     explorer.layer.value = DOWN
     assert list(explorer.spectra) == ["full"]
     assert "of full's energy" in explorer.values.text and "lora" not in explorer.values.text
@@ -185,3 +188,16 @@ def test_what_is_on_show_is_scaled_from_the_alpha_of_the_run(lora):
 def test_closed_it_holds_no_result(explorer):
     explorer.close()
     assert explorer.results == {}
+
+
+def test_an_adapter_that_cannot_be_judged_is_told_until_one_can(explorer, monkeypatch):
+    monkeypatch.delenv("LORAKIT_TEST", raising=False)
+
+    def broken(*arguments, **options):
+        raise OSError("the task is gone")
+
+    monkeypatch.setattr(module, "rescored", broken)
+    explorer.alpha.value = 64
+    assert "the task is gone" in explorer.error.value
+    explorer.alpha.value = explorer.results["lora"].run.alpha  # this one was judged before
+    assert explorer.error.value == ""
