@@ -25,7 +25,7 @@ from lorakit.lora import (
     unfreeze,
 )
 from lorakit.memory import MemoryBreakdown, estimate, measure
-from lorakit.merging import disabled, merge, merge_and_unload, remove, rescaled, unmerge
+from lorakit.merging import disabled, merge, merge_and_unload, remove, rescaled, twin, unmerge
 from lorakit.model import Llama, ModelConfig
 from lorakit.presets import PRESETS
 from lorakit.resume import load_checkpoint, save_checkpoint
@@ -95,6 +95,7 @@ __all__ = [
     "stream",
     "train",
     "trainable",
+    "twin",
     "unfreeze",
     "unmerge",
 ]

@@ -41,7 +41,7 @@ def changes(model: nn.Module, before: Mapping[str, Tensor]) -> list[Change]:
         )
     found = []
     for name, p in now.items():
-        difference = p.double() - before[name].double()
+        difference = p.cpu().double() - before[name].cpu().double()  # an Apple GPU has no double
         found.append(
             Change(
                 name=name,

@@ -6,13 +6,17 @@
 W - delta would not restore W: adding rounds, even in float32, and rounding is not undone.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeVar
 
 from torch import nn
 
 from lorakit.lora import LoRALinear, lora_layers
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def remove(model: nn.Module) -> list[str]:
@@ -80,6 +84,15 @@ def disabled(model: nn.Module) -> Iterator[None]:
     finally:
         for (_, layer), enabled in zip(layers, before, strict=True):
             layer.enabled = enabled
+
+
+def twin(model: Model) -> Model:
+    """The same model with modules of its own: every tensor is shared, so it takes no memory.
+
+    What is switched, rescaled or put in eval mode on one of the two is not on the other.
+    """
+    shared = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,10 @@ class Run:
         if self.sample is not None and self.sample < 1:
             raise ValueError(f"sample must be at least 1, or None for all, got {self.sample}")
         _ = self.lora, self.train_config("cpu")  # they check the rest
+
+    def with_method(self, method: str) -> "Run":
+        """The same run by another method; a learning rate is its method's own."""
+        return replace(self, method=method, lr=self.lr if method == self.method else None)
 
     def drawn(self, examples: Sequence[Example]) -> tuple[Example, ...]:
         """The training examples of this run: all, or `sample` of them.

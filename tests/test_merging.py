@@ -8,7 +8,15 @@ from live_bytes import LiveBytes
 from weights import assert_same_weights, weights
 
 from lorakit.lora import LoRAConfig, inject, lora_layers
-from lorakit.merging import disabled, merge, merge_and_unload, remove, rescaled, unmerge
+from lorakit.merging import (
+    disabled,
+    merge,
+    merge_and_unload,
+    remove,
+    rescaled,
+    twin,
+    unmerge,
+)
 from lorakit.model import Llama
 from lorakit.presets import PRESETS
 
@@ -221,3 +229,17 @@ def test_merging_for_good_needs_one_layer_more_at_a_time(adapted_mini):
     assert live.peak <= 1.2 * live.before
     assert live.now < live.before
     assert len(names) == 28
+
+
+def test_a_twin_shares_every_tensor_and_no_module(model, tokens, perturb):
+    inject(model, LoRAConfig(rank=2))
+    perturb(model)
+    other = twin(model)
+    pairs = zip(model.parameters(), other.parameters(), strict=True)
+    assert all(one is another for one, another in pairs)
+    assert not set(model.modules()) & set(other.modules())
+    before = model(tokens)
+    with rescaled(other, 99.0):
+        assert torch.equal(model(tokens), before)
+        assert not torch.equal(other(tokens), before)
+    assert torch.equal(other(tokens), before)

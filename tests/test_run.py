@@ -67,3 +67,9 @@ def test_the_mini_base_has_learning_rates_of_its_own():
     for method, lr in MINI_LEARNING_RATES.items():
         assert Run(base=MINI, method=method).learning_rate == lr > LEARNING_RATES[method]
         assert Run(base=MINI, method=method, lr=1e-4).learning_rate == 1e-4
+
+
+def test_another_method_has_its_own_learning_rate():
+    run = Run(method="full", lr=1e-4, rank=2)
+    assert run.with_method("full") == run
+    assert run.with_method("lora") == Run(method="lora", rank=2)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.transforms import ScaledTranslation
 
-from lorakit.plots.style import PARTS, SMALL, dress, frame, ink, round_up
+from lorakit.plots.style import EDGE, PARTS, SMALL, dress, frame, ink, round_up
 
 
 def draw_memory(
@@ -44,7 +44,7 @@ def draw_memory(
     left = np.zeros(len(runs))
     for part, color in PARTS.items():
         widths = np.array([getattr(run, part) / unit for run in runs.values()])
-        bars = ax.barh(range(len(runs)), widths, left=left, color=color, edgecolor="white")
+        bars = ax.barh(range(len(runs)), widths, left=left, color=color, edgecolor=EDGE)
         texts = [f"{w:,.4g}" if pixels * w > 54 else "" for w in widths]
         labels = ax.bar_label(bars, texts, label_type="center", fontsize=SMALL)
         for bar, label, name in zip(bars, labels, runs, strict=True):

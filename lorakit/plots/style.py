@@ -45,6 +45,7 @@ PARTS = {
     "activations": "#009e73",
 }
 MAPS = {"full": "Oranges", "lora": "Blues"}  # from nothing to most of what that colour stands for
+EDGE = "#666666"  # of what would be lost on black or on white
 SMALL, LARGE = 11, 13  # points: ticks and notes, titles
 TIMES = "\N{MULTIPLICATION SIGN}"
 STILL = "#e8e8e8"  # where there is nothing, or nothing has changed

@@ -31,7 +31,7 @@ def draw_tensors(ax: Axes, changes: Sequence[Change], *, concept: str) -> None:
         else:
             start, width = SPLIT[part] if part else (0.0, 0.96)
             x, y = columns.index(column) + start, row
-            text = part or ("" if change.changed else "0")
+            text = part
         shade = STILL if not change.changed else colors(float(norm(change.size)))
         ax.add_patch(Rectangle((x, y + 0.04), width, 0.92, facecolor=shade))
         if text:

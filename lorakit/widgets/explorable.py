@@ -59,9 +59,12 @@ class Explorable(ipywidgets.VBox):
 
     def close(self) -> None:
         """Take it off the page, with all that is in it; what it holds is let go."""
+        for made in self._made.values():
+            made[:] = [(cell, other) for cell, other in made if other is not self]
         for child in self.children:
             _close(child)
         super().close()
+        _close_dress(self)
 
     @property
     def pictures(self) -> list[Picture]:
@@ -113,6 +116,14 @@ def _close(widget: ipywidgets.Widget) -> None:
     for child in getattr(widget, "children", ()):
         _close(child)
     widget.close()
+    _close_dress(widget)
+
+
+def _close_dress(widget: ipywidgets.Widget) -> None:
+    """Layout and style are widgets too, which Jupyter would keep."""
+    for name in ("layout", "style"):
+        if isinstance(dress := getattr(widget, name, None), ipywidgets.Widget):
+            dress.close()
 
 
 def _pictures(widget: ipywidgets.Widget) -> list[Picture]:

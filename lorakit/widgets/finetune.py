@@ -1,19 +1,17 @@
 """Fine-tune from a notebook: settings, a run, its loss and memory live, and what it answers."""
 
 import html
-import time
 from collections.abc import Sequence
 
 import ipywidgets
 
 from lorakit.experiment import Stopped, finetune
+from lorakit.memory import MemoryBreakdown
 from lorakit.plots import COLORS, draw_loss, draw_memory
 from lorakit.run import Answer, Progress, Result, Run
 from lorakit.widgets.job import Job
 from lorakit.widgets.picture import Picture
 from lorakit.widgets.settings import Settings
-
-REDRAW = 0.5  # seconds between two live pictures
 
 
 class FinetuneExplorer(Job):
@@ -31,7 +29,6 @@ class FinetuneExplorer(Job):
             alt="explorable: fine-tune a model",
         )
         self.result: Result | None = None
-        self._drawn = 0.0
         self._draw_loss(run, ())
 
     def train(self, *, wait: bool = False) -> Result | None:
@@ -44,12 +41,13 @@ class FinetuneExplorer(Job):
 
     def work(self) -> str:
         run = self.settings.run
-        self.result, self._drawn = None, 0.0
-        self.table.value = ""
+        self.result, self.table.value = None, ""
+        self._draw_loss(run, ())
         try:
             result = finetune(run, stop=self.stopping, report=lambda told: self._show(run, told))
         except Stopped as stopped:
             return str(stopped)
+        self._draw(run, result.history.losses, result.memory)
         if self.comm is not None:  # closed meanwhile, it holds no model
             self.result = result
         self.table.value = answers_table(result.answers)
@@ -64,23 +62,22 @@ class FinetuneExplorer(Job):
 
     def _show(self, run: Run, progress: Progress) -> None:
         self.show(progress)
-        last = progress.done == progress.total
-        if progress.losses and (last or time.monotonic() - self._drawn > REDRAW):
-            self._draw_loss(run, progress.losses)
-            if progress.memory is not None:
-                with self.memory.drawing(blit=True) as ax:
-                    title = f"measured in step {len(progress.losses)}"
-                    draw_memory(ax, {run.method: progress.memory}, title=title)
-                held = f"{progress.memory.total / 1e6:,.4g} MB"
-                self.memory.text = f"{held} held at once, at the end of forward or backward"
-            self._drawn = time.monotonic()
+        if progress.memory is not None and self.due():
+            self._draw(run, progress.losses, progress.memory)
+
+    def _draw(self, run: Run, losses: Sequence[float], memory: MemoryBreakdown) -> None:
+        self._draw_loss(run, losses)
+        with self.memory.drawing(blit=True) as ax:
+            draw_memory(ax, {run.method: memory}, title=f"measured in step {len(losses)}")
+        held = f"{memory.total / 1e6:,.4g} MB"
+        self.memory.text = f"{held} held at once, at the end of forward or backward"
 
     def _draw_loss(self, run: Run, losses: Sequence[float]) -> None:
         style = {"label": run.method, "color": COLORS[run.method]}
         with self.loss.drawing() as ax:
             draw_loss(ax, losses, total_steps=run.steps, **style)
-        if losses:
-            self.loss.text = f"step {len(losses)}: loss {losses[-1]:.3g}"
+        last = f"step {len(losses)}: loss {losses[-1]:.3g}" if losses else "no step yet"
+        self.loss.text = last
 
     def close(self) -> None:
         """Take it off the page, and let go of the model; work that is alive is stopped."""

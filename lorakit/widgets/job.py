@@ -6,6 +6,7 @@ Only one runs at a time: two on the same cores would each take more than twice a
 
 import os
 import threading
+import time
 from collections.abc import Sequence
 
 import ipywidgets
@@ -13,6 +14,7 @@ import ipywidgets
 from lorakit.run import Progress
 from lorakit.widgets.explorable import Explorable, shown
 
+REDRAW = 0.5  # seconds between two live pictures
 _ONE_AT_A_TIME = threading.Lock()  # held by the job that is alive
 
 
@@ -29,9 +31,11 @@ class Job(Explorable):
         self.start = ipywidgets.Button(description="Start", button_style="primary", icon="play")
         self.stop = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
         self.bar = ipywidgets.IntProgress(layout=ipywidgets.Layout(width="300px"))
-        self.line = ipywidgets.Label("not started")
-        buttons = ipywidgets.HBox([self.start, self.stop, self.bar, self.line])
-        super().__init__([*controls, buttons, *results], alt=alt)
+        self.line = ipywidgets.Label("not started", layout=ipywidgets.Layout(width="100%"))
+        buttons = ipywidgets.HBox([self.start, self.stop, self.bar])
+        super().__init__([*controls, buttons, self.line, *results], alt=alt)
+        self._error: Exception | None = None
+        self._drawn = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread()
         self.start.on_click(self._on_start)
@@ -61,31 +65,57 @@ class Job(Explorable):
         """
         if wait and self.running:
             self._thread.join()
+            if self._error is not None:
+                raise self._error
             return
         if not _ONE_AT_A_TIME.acquire(blocking=wait):
             raise RuntimeError("a run is alive: press its Stop, or wait for its end")
-        self._stopping.clear()
-        self.start.disabled, self.stop.disabled = True, False
+        try:
+            self._error = None
+            self._stopping.clear()
+            self._drawn = time.monotonic()
+            self.start.disabled, self.stop.disabled = True, False
+            if not wait:
+                self._thread = threading.Thread(target=self._do_apart, daemon=True)
+                self._thread.start()
+        except BaseException:
+            self._end()
+            raise
         if wait:
             self._do()
-        else:
-            self._thread = threading.Thread(target=self._do_apart, daemon=True)
-            self._thread.start()
 
     @shown
     def _do_apart(self) -> None:
-        self._do()
+        try:
+            self._do()
+        except Exception as error:
+            self._error = error.with_traceback(None)  # its frames would keep the model alive
+            raise
 
     def _do(self) -> None:
         try:
             self.line.value = "starting"
             self.line.value = self.work()
-        except BaseException:
-            self.line.value = "ended by an error"
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            self.line.value = "interrupted" if interrupted else "ended by an error"
             raise
         finally:
+            self._end()
+
+    def _end(self) -> None:
+        try:
             self.start.disabled, self.stop.disabled = False, True
+        finally:
             _ONE_AT_A_TIME.release()
+
+    def due(self) -> bool:
+        """Whether it is time for another live picture; then the clock starts anew."""
+        now = time.monotonic()
+        due = now - self._drawn > REDRAW
+        if due:
+            self._drawn = now
+        return due
 
     def show(self, progress: Progress) -> None:
         """Move the bar, and say in words how far the work is."""

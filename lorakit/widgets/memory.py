@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
+
+import torch
 
 from lorakit.device import describe as device_name
 from lorakit.device import pick_device
@@ -21,18 +23,28 @@ Memory = Callable[..., MemoryBreakdown]
 
 
 @lru_cache(maxsize=512)
+def _measured(
+    model: ModelConfig,
+    lora: LoRAConfig | None,
+    batch_size: int,
+    length: int,
+    device: torch.device,
+) -> MemoryBreakdown:
+    # A slider draws nothing from the random numbers of the cells beside it.
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), device:
+        net = Llama(model)
+        if lora is not None:
+            inject(net, lora)
+    example = Encoded(tokens=(0,) * length, prompt=1)
+    batches = Batches(examples=(example,), batch_size=batch_size, pad_id=0)
+    return measure(net, batches, TrainConfig())
+
+
 def measured(
     model: ModelConfig, lora: LoRAConfig | None, *, batch_size: int, length: int
 ) -> MemoryBreakdown:
     """One real step of a model of this shape, with random weights, on `length` tokens a row."""
-    device = pick_device()
-    with device:
-        net = Llama(model)
-    if lora is not None:
-        inject(net, lora)
-    example = Encoded(tokens=(0,) * length, prompt=1)
-    batches = Batches(examples=(example,), batch_size=batch_size, pad_id=0)
-    return measure(net, batches, TrainConfig())
+    return _measured(model, lora, batch_size, length, pick_device())
 
 
 def memory(source: Memory, model: ModelConfig, run: Run, length: int) -> MemoryBreakdown:
@@ -61,9 +73,9 @@ class MemoryExplorer(Explorable):
 
     def memories(self) -> dict[str, MemoryBreakdown]:
         """Both methods' memory at the settings."""
-        source = partial(memory, measured if self.measure else quick_estimate, self.model)
+        source = measured if self.measure else quick_estimate
         return {
-            method: source(replace(self.settings.run, method=method), self.length)
+            method: memory(source, self.model, self.settings.run.with_method(method), self.length)
             for method in ("full", "lora")
         }
 

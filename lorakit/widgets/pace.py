@@ -16,7 +16,7 @@ from lorakit.widgets.picture import Picture
 
 def seconds_a_step(run: Run, steps: int = 5) -> dict[str, float]:
     """Seconds that a training step of `run` takes, by method: the median of so many, after two."""
-    return {method: _seconds(replace(run, method=method), steps) for method in ("full", "lora")}
+    return {method: _seconds(run.with_method(method), steps) for method in ("full", "lora")}
 
 
 def _seconds(run: Run, steps: int) -> float:
@@ -41,7 +41,11 @@ class PaceExplorer(Explorable):
 
     @shown
     def refresh(self, button=None) -> None:
-        self.seconds = seconds_a_step(self.run)
+        self.again.disabled, self.picture.text = True, "measuring"
+        try:
+            self.seconds = seconds_a_step(self.run)
+        finally:
+            self.again.disabled = False
         with self.picture.drawing() as ax:
             draw_pace(ax, self.seconds)
         whole = {method: self.run.steps * value for method, value in self.seconds.items()}

@@ -49,6 +49,7 @@ class Picture(ipywidgets.VBox):
         self._kept: tuple[tuple, Any] | None = None  # a frame's key, and its pixels
         self.image = ipywidgets.Image(format="png", layout=_fixed(width, height))
         self.image.add_class("figure")
+        self.image.layout.visibility = "hidden"  # until there is one: a frame would look broken
         self._line = ipywidgets.HTML(
             layout=ipywidgets.Layout(width=f"{width}px", min_height="28px"),
             style={"font_size": "15px"},
@@ -92,6 +93,7 @@ class Picture(ipywidgets.VBox):
                 self._kept = self._blit(kept)
             else:
                 self.image.value = png(self._figure)
+            self.image.layout.visibility = "visible"
 
     def _blit(self, kept: tuple[tuple, Any] | None) -> tuple[tuple, Any]:
         """Show the frame's pixels, kept or made, and over them what moves."""

@@ -50,7 +50,7 @@ class Settings(ipywidgets.VBox):
 
     def __init__(self, run: Run, *, alpha: bool = True, on_release: bool = False):
         self._run = run
-        self.method = choice("method", ["lora", "full"], run.method)
+        self.method = choice("method", ["full", "lora"], run.method)
         self.rank = slider("rank", RANKS, run.rank, on_release=on_release)
         self.alpha = slider("alpha", ALPHAS, run.alpha)
         self.batch_size = slider("batch size", BATCHES, run.batch_size, on_release=on_release)
@@ -65,11 +65,8 @@ class Settings(ipywidgets.VBox):
     @property
     def run(self) -> Run:
         """The run that the controls stand for."""
-        method = self.method.value
         return replace(
-            self._run,
-            method=method,
-            lr=self._run.lr if method == self._run.method else None,  # a rate is its method's own
+            self._run.with_method(self.method.value),
             rank=self.rank.value,
             alpha=float(self.alpha.value),
             batch_size=self.batch_size.value,

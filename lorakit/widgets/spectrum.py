@@ -5,7 +5,7 @@ from statistics import median
 
 import ipywidgets
 
-from lorakit.merging import rescaled
+from lorakit.merging import rescaled, twin
 from lorakit.plots import draw_layers, draw_spectrum
 from lorakit.run import Result
 from lorakit.scoring import Score, score
@@ -45,8 +45,10 @@ def rescored(
     """
     examples = load_task(result.run.task).heldout[: result.run.heldout]
     encoded = [encode_example(result.tokenizer, example) for example in examples]
-    with rescaled(result.model, alpha):
-        found = score(result.model, encoded, pad_id=result.tokenizer.pad_id, progress=progress)
+    # A slider's callback may run beside a cell that uses the model: it is left alone.
+    model = twin(result.model)
+    with rescaled(model, alpha):
+        found = score(model, encoded, pad_id=result.tokenizer.pad_id, progress=progress)
     assert found is not None  # nothing stops it
     return found
 
@@ -90,7 +92,7 @@ class SpectrumExplorer(Explorable):
             self.alpha = slider("alpha", ALPHAS, alpha, on_release=True)
             self.controls.append(self.alpha)
             after = self.results["lora"].after
-            self._scores: dict[float, Score] = {} if after is None else {alpha: after}
+            self.scores: dict[float, Score] = {} if after is None else {alpha: after}
         super().__init__(
             [*self.controls, self.loss, self.values, *self.maps],
             alt="explorable: what the delta is made of",
@@ -100,6 +102,7 @@ class SpectrumExplorer(Explorable):
         for picture, result in zip(self.maps, results, strict=True):
             with picture.drawing() as ax:
                 draw_layers(ax, result.spectra, concept=result.run.method)
+            picture.text = f"{result.run.method}: the norm of each layer's delta, as trained"
         self.refresh()
 
     @property
@@ -119,14 +122,14 @@ class SpectrumExplorer(Explorable):
 
     def _judge(self, lora: Result, alpha: float) -> None:
         """Say what the finished adapter is worth with this alpha; each is judged once."""
-        if alpha not in self._scores:
+        if alpha not in self.scores:
 
             def tell(done: int) -> None:
                 self.loss.value = f"alpha {alpha:g}: judging, {done} of {lora.run.heldout}"
 
             tell(0)
-            self._scores[alpha] = rescored(lora, alpha, tell)
-        found = self._scores[alpha]
+            self.scores[alpha] = rescored(lora, alpha, tell)
+        found = self.scores[alpha]
         how = "as trained" if alpha == lora.run.alpha else "rescaled, not retrained"
         scale = alpha / lora.run.rank
         self.loss.value = (

@@ -27,7 +27,6 @@ STYLES: dict[str, dict[str, Any]] = {
     "both random": {"color": COLORS["random"], "linestyle": ":"},
 }
 STARTS = tuple(STYLES)
-REDRAW = 0.5  # seconds between two live pictures
 
 
 def stack_of_starts(run: Run) -> Stack:
@@ -64,16 +63,15 @@ class StartsExplorer(Job):
         self.losses = {start: [] for start in STARTS}
         self.show(Progress(stage="loading the base"))
         stack = stack_of_starts(self.run)
-        began = drawn = time.monotonic()
+        began = time.monotonic()
         while stack.position < stack.steps and not self.stopping():
             for start, loss in zip(STARTS, stack.step().tolist(), strict=True):
                 self.losses[start].append(loss)
-            now, done = time.monotonic(), stack.position
-            left = (now - began) / done * (stack.steps - done)
+            done = stack.position
+            left = (time.monotonic() - began) / done * (stack.steps - done)
             self.show(Progress(stage="training", done=done, total=stack.steps, seconds_left=left))
-            if now - drawn > REDRAW:
+            if self.due():
                 self._draw()
-                drawn = now
         self._draw()
         return f"{stack.position} of {stack.steps} steps"
 

@@ -1,7 +1,5 @@
 """Which parameters does a training step change? All tensors of a model, coloured by that."""
 
-from dataclasses import replace
-
 from lorakit.begin import begin
 from lorakit.changes import Change, changes, snapshot
 from lorakit.plots import draw_tensors
@@ -22,18 +20,17 @@ def changes_after(run: Run, steps: int) -> list[Change]:
     return changes(training.model, before)
 
 
-def describe(found: list[Change], steps: int) -> str:
-    """How many numbers changed, and what kind of tensor they are in."""
+def describe(found: list[Change], steps: int, lr: float) -> str:
+    """How many numbers changed, and what kind of tensor they are in; `lr` is the last step's."""
     total, changed = sum(c.numbers for c in found), sum(c.changed for c in found)
     kinds = {"A": 0, "B": 0, "base": 0}
     for change in found:
         last = change.name.rpartition(".")[2]
         kinds[last if last in kinds else "base"] += change.changed
     where = ", ".join(f"{number:,} in {kind}" for kind, number in kinds.items() if number)
-    text = (
-        f"after {steps} step{'s' if steps != 1 else ''}: {changed:,} of {total:,} numbers changed"
-    )
-    return f"{text} ({where})" if changed else text
+    unit = "step" if steps == 1 else "steps"
+    text = f"after {steps} {unit}: {changed:,} of {total:,} numbers changed"
+    return f"{text} ({where}); the learning rate was {lr:.1g}" if changed else text
 
 
 class StepExplorer(Explorable):
@@ -54,8 +51,9 @@ class StepExplorer(Explorable):
 
     @shown
     def refresh(self, change=None) -> None:
-        run, steps = replace(self.run, method=self.method.value), self.steps.value
+        run, steps = self.run.with_method(self.method.value), self.steps.value
         found = changes_after(run, steps)
         with self.picture.drawing() as ax:
             draw_tensors(ax, found, concept=run.method)
-        self.picture.text = describe(found, steps)
+        lr = run.train_config("cpu").learning_rate(steps)
+        self.picture.text = describe(found, steps, lr)

@@ -2,11 +2,11 @@
 
     lab.open(NOTEBOOKS / "09_real_model.ipynb")       # a fresh copy, in a fresh kernel
     lab.run_all()                                     # fails if a cell does
-    cell = lab.cell("CostExplorer(")                  # by a piece of its source, or its number
+    cell = lab.cell("MemoryExplorer(")                # by a piece of its source, or its number
     with cell.changing():                             # its first picture changes meanwhile
         cell.press("rank", "ArrowRight")
     lab.set_theme("JupyterLab Dark")
-    cell.screenshot("cost-dark")
+    cell.screenshot("memory-dark")
 
 Times are in seconds. Everything waits for what it needs and raises if that does not come. Whatever
 is missing here is reached by `lab.page` and `cell.outputs`, which are Playwright's own.

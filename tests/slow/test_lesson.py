@@ -1,6 +1,6 @@
 """The lesson's own pages in a browser: every explorable by keys and mouse, runs, both themes."""
 
-from slow.browser import NOTEBOOKS, Cell, Lab
+from slow.browser import NOTEBOOKS, RUN, Cell, Lab
 
 LONG = 300  # seconds: a page with all its training, on two busy cores
 
@@ -9,6 +9,16 @@ def opened(lab: Lab, page: str) -> Lab:
     lab.open(NOTEBOOKS / f"{page}.ipynb")
     lab.run_all(timeout=LONG)
     return lab
+
+
+def starts(cell: Cell) -> None:
+    cell.click("Start")
+    cell.expect_text("training: ", timeout=60)
+
+
+def stops(cell: Cell) -> None:
+    cell.click("Stop")
+    cell.expect_text("stopped after ", timeout=60)
 
 
 def moves(cell: Cell, label: str, *, key: str = "ArrowRight", pictures: tuple[int, ...] = (0,)):
@@ -49,10 +59,8 @@ def test_full_fine_tuning_is_mapped_billed_started_and_stopped(lab):
     moves(memory, "batch size", key="ArrowLeft")
     moves(memory, "rank")
     trainer = lab.run("trainer = FinetuneExplorer(run)")
-    trainer.click("Start")
-    trainer.expect_text("training: ", timeout=60)
-    trainer.click("Stop")
-    trainer.expect_text("stopped after ", timeout=60)
+    starts(trainer)
+    stops(trainer)
     lab.check()
 
 
@@ -82,18 +90,14 @@ def test_lora_is_counted_measured_compared_and_rescaled(lab):
 def test_a_second_run_is_refused_while_one_is_alive(lab):
     lab.open(NOTEBOOKS / "02_lora_from_scratch.ipynb")
     lab.run("import lorakit as lk")
-    full = lab.run('full = widgets.FinetuneExplorer(replace(run, method="full"))')
+    full = lab.run("full = widgets.FinetuneExplorer(")
     lora = lab.run("lora = widgets.FinetuneExplorer(run)")
-    full.click("Start")
-    full.expect_text("training: ", timeout=60)
+    starts(full)
     lora.click("Start")
     lora.expect_text("a run is alive: press its Stop")
-    full.click("Stop")
-    full.expect_text("stopped after ", timeout=60)
-    lora.click("Start")
-    lora.expect_text("training: ", timeout=60)
-    lora.click("Stop")
-    lora.expect_text("stopped after ", timeout=60)
+    stops(full)
+    starts(lora)
+    stops(lora)
     lab.check()  # the refusal is gone from the page
 
 
@@ -101,15 +105,23 @@ def test_a_cell_run_again_takes_its_earlier_explorable_off_and_stops_its_run(lab
     lab.open(NOTEBOOKS / "01_full_finetuning.ipynb")
     lab.run("import lorakit as lk")
     trainer = lab.run("trainer = FinetuneExplorer(run)")
-    trainer.click("Start")
-    trainer.expect_text("training: ", timeout=60)
+    starts(trainer)
     trainer = lab.run("trainer = FinetuneExplorer(run)")
     trainer.expect_text("not started")
-    trainer.click("Start")
-    trainer.expect_text("training: ", timeout=60)
-    trainer.click("Stop")
-    trainer.expect_text("stopped after ", timeout=60)
+    starts(trainer)
+    stops(trainer)
     lab.check()
+
+
+def test_stop_works_while_a_cell_waits_for_the_run(lab):
+    lab.open(NOTEBOOKS / "01_full_finetuning.ipynb")
+    lab.run("import lorakit as lk")
+    trainer = lab.run("trainer = FinetuneExplorer(run)")
+    starts(trainer)
+    waiting = lab.cell("result = trainer.result or trainer.train(wait=True)")
+    lab.page.evaluate(RUN, ["notebook:run-cell", waiting.index])
+    stops(trainer)
+    waiting.expect_text("that run was stopped: press Start again")
 
 
 def test_pictures_follow_the_dark_theme(lab):

@@ -187,3 +187,13 @@ def test_a_shell_that_tells_no_parent_and_no_text_has_a_cell_all_the_same(monkey
     bare.get_parent, bare.user_ns = dict, {}
     monkeypatch.setattr(cells, "get_ipython", lambda: bare)
     assert current_cell() == Cell("", 7)
+
+
+def test_what_is_closed_leaves_nothing_in_jupyters_table_of_widgets():
+    from ipywidgets.widgets.widget import _instances
+
+    Handshake().close()  # what all share is there from now on
+    before = len(_instances)
+    for _ in range(3):
+        Handshake().close()
+    assert len(_instances) == before

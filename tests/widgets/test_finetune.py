@@ -10,12 +10,13 @@ import pytest
 from lorakit.plots import PARTS
 from lorakit.run import Answer, Run
 from lorakit.widgets import finetune as module
+from lorakit.widgets import job
 from lorakit.widgets.finetune import FinetuneExplorer, answers_table
 
 
 @pytest.fixture
 def explorer(tiny_base, tiny_task, monkeypatch) -> FinetuneExplorer:
-    monkeypatch.setattr(module, "REDRAW", 0.0)
+    monkeypatch.setattr(job, "REDRAW", 0.0)
     return FinetuneExplorer(
         Run(base=tiny_base, task=tiny_task, rank=4, steps=6, lr=1e-2, answers=2)
     )
@@ -170,3 +171,35 @@ def test_answers_are_escaped():
     row = Answer(prompt="<b>", expected="x", base="a & b", tuned="<i>")
     table = answers_table([row])
     assert "&lt;b&gt;" in table and "a &amp; b" in table and "<i>" not in table
+
+
+def test_a_stopped_run_shows_its_last_step_however_seldom_it_draws(explorer, monkeypatch):
+    monkeypatch.setattr(job, "REDRAW", 1e9)
+    real = module.finetune
+
+    def stopped_after_3(run, *, stop, report):
+        def tell(progress):
+            report(progress)
+            if progress.stage == "training" and progress.done == 3:
+                explorer.stop.click()
+
+        return real(run, stop=stop, report=tell)
+
+    monkeypatch.setattr(module, "finetune", stopped_after_3)
+    result = explorer.train(wait=True)
+    assert explorer.line.value == "stopped after 3 of 6 steps"
+    assert explorer.loss.text == f"step 3: loss {result.history.losses[-1]:.3g}"
+    assert list(explorer.loss.axes.lines[0].get_ydata()) == result.history.losses
+
+
+def test_a_new_run_begins_with_an_empty_curve(explorer, monkeypatch):
+    explorer.train(wait=True)
+    seen = []
+
+    def look(run, *, stop, report):
+        seen.append((explorer.loss.text, len(explorer.loss.axes.lines[0].get_ydata())))
+        raise module.Stopped("stopped before the first step")
+
+    monkeypatch.setattr(module, "finetune", look)
+    explorer.train(wait=True)
+    assert seen == [("no step yet", 0)]

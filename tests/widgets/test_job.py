@@ -247,3 +247,38 @@ def test_a_job_says_what_its_work_is_or_is_refused():
 
 def test_a_kernel_that_ends_does_not_wait_for_the_work(alive):
     assert alive._thread.daemon
+
+
+def test_whoever_waits_for_a_job_that_is_alive_gets_its_error(monkeypatch):
+    monkeypatch.delenv("LORAKIT_TEST")
+    job = Counts(fails=True)
+    job.go()
+    threading.Timer(0.1, job.gate.set).start()
+    with pytest.raises(OSError, match="no room"):
+        job.go(wait=True)
+
+
+def test_a_thread_that_cannot_start_leaves_start_enabled_and_others_free(monkeypatch):
+    class Broken(threading.Thread):
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.delenv("LORAKIT_TEST")
+    job, other = Counts(), Other()
+    with monkeypatch.context() as patch:
+        patch.setattr(module.threading, "Thread", Broken)
+        job.start.click()
+    assert "can&#x27;t start new thread" in job.error.value
+    assert not job.start.disabled
+    other.gate.set()
+    other.go(wait=True)
+
+
+def test_an_interrupted_job_says_so_and_another_can_run(monkeypatch):
+    job, other = Counts(), Other()
+    monkeypatch.setattr(job, "work", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        job.go(wait=True)
+    assert job.line.value == "interrupted"
+    other.gate.set()
+    other.go(wait=True)

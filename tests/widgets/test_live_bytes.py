@@ -8,7 +8,7 @@ import torch
 from explorables import assert_keeps_nothing, controls, values
 
 from lorakit.widgets import FinetuneExplorer, Handshake, StartsExplorer, picture, step
-from lorakit.widgets.memory import measured
+from lorakit.widgets.memory import _measured
 
 MOVES = 50
 CYCLES = 20
@@ -27,7 +27,7 @@ def moves(explorer):
     turns = [(control, cycle(values(control)[:2])) for control in controls(explorer)]
 
     def move() -> None:
-        measured.cache_clear()  # or the second move to a value would measure nothing
+        _measured.cache_clear()  # or the second move to a value would measure nothing
         for control, turn in turns:
             control.value = next(turn)
 

@@ -12,7 +12,7 @@ from lorakit.memory import quick_estimate
 from lorakit.model import Llama
 from lorakit.plots import PARTS
 from lorakit.train import TrainConfig, make_optimizer, response_loss
-from lorakit.widgets.memory import MemoryExplorer, describe, measured, memory
+from lorakit.widgets.memory import MemoryExplorer, _measured, describe, measured, memory
 
 LENGTH = 12
 LORA = LoRAConfig(rank=4)
@@ -94,7 +94,7 @@ def test_unmeasured_no_step_is_done(shape, run, monkeypatch):
         raise AssertionError("a step was measured")
 
     monkeypatch.setattr("lorakit.widgets.memory.measure", refuse)
-    measured.cache_clear()
+    _measured.cache_clear()
     explorer = MemoryExplorer(shape, run, length=LENGTH, measure=False)
     explorer.settings.batch_size.value = 32
     assert "estimated: one step of 32 x 12 tokens" in explorer.picture.axes.get_title()

@@ -135,3 +135,9 @@ def test_drawing_never_loads_pyplot():
         "assert p.value and 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_picture_that_is_yet_to_be_drawn_shows_no_broken_image(picture):
+    assert picture.image.layout.visibility == "hidden"
+    line(picture, 1, 2)
+    assert picture.image.layout.visibility == "visible"

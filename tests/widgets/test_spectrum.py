@@ -120,8 +120,8 @@ def test_the_loss_at_another_alpha_is_that_of_a_model_with_larger_b(explorer, lo
     examples = load_task("json").heldout[: lora.run.heldout]
     encoded = [encode_example(lora.tokenizer, example) for example in examples]
     expected = score(multiplied(lora, alpha / 8), encoded, pad_id=lora.tokenizer.pad_id)
-    assert explorer._scores[alpha].loss == pytest.approx(expected.loss, rel=1e-5)
-    assert explorer._scores[alpha].loss != explorer._scores[8].loss
+    assert explorer.scores[alpha].loss == pytest.approx(expected.loss, rel=1e-5)
+    assert explorer.scores[alpha].loss != explorer.scores[8].loss
     assert (
         f"loss {expected.loss:.3g}, {expected.right} of {lora.run.heldout} held"
         in explorer.loss.value
@@ -201,3 +201,26 @@ def test_an_adapter_that_cannot_be_judged_is_told_until_one_can(explorer, monkey
     assert "the task is gone" in explorer.error.value
     explorer.alpha.value = explorer.results["lora"].run.alpha  # this one was judged before
     assert explorer.error.value == ""
+
+
+def test_while_another_alpha_is_judged_the_model_of_the_run_is_as_it_was(
+    explorer, lora, monkeypatch
+):
+    tokens = torch.arange(3, 12)[None]
+    with torch.no_grad():
+        before = lora.model(tokens)
+    seen = []
+
+    def watch(model, examples, **options):
+        configs = {layer.config.alpha for _, layer in lora_layers(lora.model)}
+        with torch.no_grad():
+            seen.append((configs, lora.model.training, lora.model(tokens)))
+        assert {layer.config.alpha for _, layer in lora_layers(model)} == {64}
+        return score(model, examples, **options)
+
+    training = lora.model.training
+    monkeypatch.setattr(module, "score", watch)
+    explorer.alpha.value = 64
+    ((configs, mode, after),) = seen
+    assert configs == {lora.run.alpha} and mode == training
+    assert torch.equal(before, after)

@@ -60,7 +60,9 @@ def test_each_look_starts_from_a_fresh_base(run):
     explorer = StepExplorer(run)
     explorer.steps.value = 8
     explorer.steps.value = 1
-    assert explorer.picture.text == describe(changes_after(run, 1), 1)
+    assert explorer.picture.text == describe(
+        changes_after(run, 1), 1, run.train_config("cpu").learning_rate(1)
+    )
 
 
 def tiles(explorer) -> list[Rectangle]:
@@ -86,12 +88,14 @@ def test_the_words_count_what_changed_and_where(run):
     found = changes_after(run, 2)
     total = sum(p.numel() for p in begin(run).model.parameters())
     changed = {k: sum(c.changed for c in found if kind(c.name) == k) for k in "AB"}
-    assert describe(found, 2) == (
+    assert describe(found, 2, 0.002) == (
         f"after 2 steps: {sum(changed.values()):,} of {total:,} numbers changed "
-        f"({changed['A']:,} in A, {changed['B']:,} in B)"
+        f"({changed['A']:,} in A, {changed['B']:,} in B); the learning rate was 0.002"
     )
-    assert describe(changes_after(run, 0), 0) == f"after 0 steps: 0 of {total:,} numbers changed"
-    assert describe(changes_after(run, 1), 1).startswith("after 1 step: ")
+    assert (
+        describe(changes_after(run, 0), 0, 0.0) == f"after 0 steps: 0 of {total:,} numbers changed"
+    )
+    assert describe(changes_after(run, 1), 1, 0.1).startswith("after 1 step: ")
 
 
 @pytest.mark.parametrize(("steps", "offered"), [(4, [0, 1, 2, 4]), (100, list(STEPS))])
