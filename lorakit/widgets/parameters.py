@@ -1,5 +1,6 @@
 """How many parameters train, what a variant takes on disk, and the factors beside their weights."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -59,9 +60,20 @@ def _first_layer(
 def describe(found: Parameters, lora: LoRAConfig) -> str:
     """The numbers in words."""
     return (
-        f"{found.count.trainable:,} of {found.count.total:,} parameters train. On disk "
+        f"{found.count.trainable:,} of {found.count.total:,} parameters train "
+        f"({found.count.percent:.3g}%). On disk "
         f"{size(found.adapter)} an adapter, {size(found.copy)} a full copy. "
         f"alpha / rank = {lora.scale:g} multiplies B A; alpha changes none of these counts."
+    )
+
+
+def describe_layer(found: Parameters, lora: LoRAConfig) -> str:
+    """One layer's adapters and the weights that they stand beside, in words."""
+    full = sum(math.prod(found.shapes[name]) for name in found.adapted)
+    factors = sum(lora.rank * sum(found.shapes[name]) for name in found.adapted)
+    return (
+        f"one layer at rank {lora.rank}: B and A have {factors:,} numbers, the weights that they "
+        f"stand beside {full:,} ({factors / full:.2%})"
     )
 
 
@@ -98,15 +110,11 @@ class ParametersExplorer(Explorable):
 
     @shown
     def refresh(self, change=None) -> None:
-        found = parameters(PRESETS[self.model.value], self.lora)
-        with self.share.drawing(blit=True) as ax:
-            draw_share(ax, found.count.trainable, found.count.total)
-        self.share.text = describe(found, self.lora)
-        with self.matrices.drawing(blit=True) as ax:
-            draw_matrices(ax, found.shapes, self.lora.rank, adapted=found.adapted)
-        full = sum(found.shapes[name][0] * found.shapes[name][1] for name in found.adapted)
-        lora = sum(self.lora.rank * sum(found.shapes[name]) for name in found.adapted)
-        self.matrices.text = (
-            f"one layer at rank {self.lora.rank}: B and A have {lora:,} numbers, the weights that "
-            f"they stand beside {full:,} ({lora / full:.2%})"
-        )
+        with self.share.drawing(blit=True) as share, self.matrices.drawing(blit=True) as matrices:
+            # Read and counted here: whoever draws last has read last.
+            lora = self.lora
+            found = parameters(PRESETS[self.model.value], lora)
+            draw_share(share, found.count.trainable, found.count.total)
+            draw_matrices(matrices, found.shapes, lora.rank, adapted=found.adapted)
+            self.share.text = describe(found, lora)
+            self.matrices.text = describe_layer(found, lora)

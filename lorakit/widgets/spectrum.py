@@ -113,10 +113,10 @@ class SpectrumExplorer(Explorable):
 
     @shown
     def refresh(self, change=None) -> None:
-        spectra, cut = self.spectra, self.cut.value
         with self.values.drawing(blit=True) as ax:
+            spectra, cut = self.spectra, self.cut.value  # read here: the last to draw has the last
             draw_spectrum(ax, spectra, cut=cut)
-        self.values.text = f"{self.layer.label}: {describe(spectra, cut)}"
+            self.values.text = f"{self.layer.label}: {describe(spectra, cut)}"
         if lora := self.results.get("lora"):
             self._judge(lora, self.alpha.value)
 
