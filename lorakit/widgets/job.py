@@ -96,6 +96,8 @@ class Job(Explorable):
         try:
             self.line.value = "starting"
             self.line.value = self.work()
+            if not self.stopping():
+                self.bar.value = self.bar.max
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             self.line.value = "interrupted" if interrupted else "ended by an error"

@@ -203,3 +203,8 @@ def test_a_new_run_begins_with_an_empty_curve(explorer, monkeypatch):
     monkeypatch.setattr(module, "finetune", look)
     explorer.train(wait=True)
     assert seen == [("no step yet", 0)]
+
+
+def test_the_bar_is_full_once_all_is_done(explorer):
+    explorer.train(wait=True)
+    assert explorer.bar.value == explorer.bar.max > 0
