@@ -76,7 +76,7 @@ class Job(Explorable):
             self._drawn = time.monotonic()
             self.start.disabled, self.stop.disabled = True, False
             if not wait:
-                self._thread = threading.Thread(target=self._do_apart, daemon=True)
+                self._thread = threading.Thread(target=self._in_thread, daemon=True)
                 self._thread.start()
         except BaseException:
             self._end()
@@ -84,12 +84,19 @@ class Job(Explorable):
         if wait:
             self._do()
 
+    def _in_thread(self) -> None:
+        try:
+            self._do_apart()
+        finally:
+            if self._error is not None:  # shown by now; its frames would keep the model alive
+                self._error.__traceback__ = None
+
     @shown
     def _do_apart(self) -> None:
         try:
             self._do()
         except Exception as error:
-            self._error = error.with_traceback(None)  # its frames would keep the model alive
+            self._error = error
             raise
 
     def _do(self) -> None:

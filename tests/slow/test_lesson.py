@@ -21,6 +21,15 @@ def stops(cell: Cell) -> None:
     cell.expect_text("stopped after ", timeout=60)
 
 
+def training(lab: Lab) -> Cell:
+    """The trainer of page 01 with a run alive, opened by the cells that it needs alone."""
+    lab.open(NOTEBOOKS / "01_full_finetuning.ipynb")
+    lab.run("import lorakit as lk")
+    trainer = lab.run("trainer = FinetuneExplorer(run)")
+    starts(trainer)
+    return trainer
+
+
 def moves(cell: Cell, label: str, *, key: str = "ArrowRight", pictures: tuple[int, ...] = (0,)):
     """A key on a control changes these pictures and the lines under them, another undoes it."""
     back = {"ArrowRight": "ArrowLeft", "ArrowLeft": "ArrowRight"}[key]
@@ -102,10 +111,7 @@ def test_a_second_run_is_refused_while_one_is_alive(lab):
 
 
 def test_a_cell_run_again_takes_its_earlier_explorable_off_and_stops_its_run(lab):
-    lab.open(NOTEBOOKS / "01_full_finetuning.ipynb")
-    lab.run("import lorakit as lk")
-    trainer = lab.run("trainer = FinetuneExplorer(run)")
-    starts(trainer)
+    trainer = training(lab)
     trainer = lab.run("trainer = FinetuneExplorer(run)")
     trainer.expect_text("not started")
     starts(trainer)
@@ -114,10 +120,7 @@ def test_a_cell_run_again_takes_its_earlier_explorable_off_and_stops_its_run(lab
 
 
 def test_stop_works_while_a_cell_waits_for_the_run(lab):
-    lab.open(NOTEBOOKS / "01_full_finetuning.ipynb")
-    lab.run("import lorakit as lk")
-    trainer = lab.run("trainer = FinetuneExplorer(run)")
-    starts(trainer)
+    trainer = training(lab)
     waiting = lab.cell("result = trainer.result or trainer.train(wait=True)")
     lab.page.evaluate(RUN, ["notebook:run-cell", waiting.index])
     stops(trainer)

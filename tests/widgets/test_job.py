@@ -282,3 +282,13 @@ def test_an_interrupted_job_says_so_and_another_can_run(monkeypatch):
     assert job.line.value == "interrupted"
     other.gate.set()
     other.go(wait=True)
+
+
+def test_the_shown_error_of_a_thread_unfolds_to_where_it_was_raised(monkeypatch):
+    monkeypatch.delenv("LORAKIT_TEST")
+    job = Counts(fails=True)
+    job.gate.set()
+    job.go()
+    job._thread.join(20)
+    assert "in work" in job.error.value
+    assert job._error.__traceback__ is None
