@@ -24,7 +24,15 @@ from lorakit.lora import (
     trainable,
     unfreeze,
 )
-from lorakit.memory import MemoryBreakdown, estimate, measure
+from lorakit.memory import (
+    MemoryBreakdown,
+    Setup,
+    StepMemory,
+    changes_to_fit,
+    estimate,
+    largest_batch,
+    measure,
+)
 from lorakit.merging import disabled, merge, merge_and_unload, remove, rescaled, twin, unmerge
 from lorakit.model import Llama, ModelConfig
 from lorakit.presets import PRESETS
@@ -32,9 +40,10 @@ from lorakit.resume import load_checkpoint, save_checkpoint
 from lorakit.run import Result, Run
 from lorakit.scoring import Score, score
 from lorakit.spectrum import Spectrum, energy, singular_values, singular_values_of_product
+from lorakit.step import TrainConfig
 from lorakit.tasks import Task, load_task
 from lorakit.text import Batches, Example, Tokenizer, encode_batches, encode_example
-from lorakit.train import Diverged, TrainConfig, Training, train
+from lorakit.train import Diverged, Training, train
 
 __all__ = [
     "ALL_LINEAR",
@@ -53,7 +62,9 @@ __all__ = [
     "Result",
     "Run",
     "Score",
+    "Setup",
     "Spectrum",
+    "StepMemory",
     "StepRecord",
     "Task",
     "Tokenizer",
@@ -63,6 +74,7 @@ __all__ = [
     "ask",
     "begin",
     "changes",
+    "changes_to_fit",
     "count",
     "disabled",
     "encode_batches",
@@ -73,6 +85,7 @@ __all__ = [
     "freeze",
     "generate",
     "inject",
+    "largest_batch",
     "load_adapter",
     "load_base",
     "load_checkpoint",

@@ -175,10 +175,16 @@ def _facts(result: Result) -> dict[str, str]:
         "loss after": f"{after.loss:.3g}" if after else "not judged",
         "parameters trained": f"{trained.trainable:,} ({trained.percent:.3g}%)",
         "on disk": decimal(result.disk),
-        "memory held at once": decimal(result.memory.total),
+        "memory at its peak": decimal(result.memory.peak.total)
+        if result.memory
+        else "not measured",
         "steps": f"{len(result.history.steps)} of {result.run.steps}",
         "training time": f"{result.history.seconds:.0f} s",
     }
+
+
+def _peak(result: Result) -> str:
+    return "not measured" if result.memory is None else decimal(result.memory.peak.total)
 
 
 def _next(result: Result, folder: Path) -> str:

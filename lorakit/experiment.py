@@ -22,7 +22,7 @@ from lorakit.files import write_json
 from lorakit.generation import ask
 from lorakit.history import StepRecord
 from lorakit.lora import ALL_LINEAR, lora_layers, target_layers
-from lorakit.memory import MemoryBreakdown, Recorder
+from lorakit.memory import Recorder, StepMemory
 from lorakit.model import Llama
 from lorakit.resume import load_checkpoint, save_checkpoint
 from lorakit.run import Answer, Progress, Result, Run, disk_bytes, stopped_run
@@ -165,7 +165,7 @@ def _ask(
     return answers
 
 
-def _train(training: Training, ears: _Ears) -> MemoryBreakdown:
+def _train(training: Training, ears: _Ears) -> StepMemory | None:
     recorder = Recorder(training.model, training.optimizer)
     total = training.config.steps
 
@@ -180,12 +180,13 @@ def _train(training: Training, ears: _Ears) -> MemoryBreakdown:
                 seconds_left=left,
                 losses=tuple(training.history.losses),
                 memory=recorder.latest if record else None,
+                followed=recorder.step,
             )
         )
 
     tell()
     training.run(stop=ears.stop, on_step=tell, phase=recorder)
-    return recorder.latest
+    return recorder.highest
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,11 +199,16 @@ class Decoder(nn.Module):
 
 
 class Llama(nn.Module):
-    """tokens (batch, length) -> logits (batch, length, vocab_size)."""
+    """tokens (batch, length) -> logits (batch, length, vocab_size).
+
+    With `gradient_checkpointing` a layer keeps nothing but its input for backward, and is computed
+    again there (arXiv 1604.06174).
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
+        self.gradient_checkpointing = False
         self.model = Decoder(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if not self.lm_head.weight.is_meta:
@@ -230,7 +236,10 @@ class Llama(nn.Module):
         cos, sin = rotation(self.config, positions)
         x = self.model.embed_tokens(tokens)
         for layer in self.model.layers:
-            x = layer(x, cos, sin, kv)
+            if self.gradient_checkpointing and kv is None and torch.is_grad_enabled():
+                x = checkpoint(layer, x, cos, sin, use_reentrant=False)
+            else:
+                x = layer(x, cos, sin, kv)
         if kv is not None:
             kv.length = end
         return self.lm_head(self.model.norm(x))

@@ -30,8 +30,9 @@ from lorakit.history import History, StepRecord
 from lorakit.mixture import any_question, vocabulary
 from lorakit.model import Llama
 from lorakit.presets import PRESETS
+from lorakit.step import TrainConfig
 from lorakit.text import IGNORE, Tokenizer
-from lorakit.train import TrainConfig, Training
+from lorakit.train import Training
 from lorakit.world import ATTRIBUTES, tell
 
 BEGIN, END, PAD = "<begin>", "<end>", "<pad>"

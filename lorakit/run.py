@@ -14,12 +14,12 @@ from lorakit.counts import Count, count
 from lorakit.files import read_json, settle
 from lorakit.history import History
 from lorakit.lora import ALL_LINEAR, LoRAConfig
-from lorakit.memory import MemoryBreakdown
+from lorakit.memory import Setup, StepMemory
 from lorakit.model import Llama, ModelConfig
 from lorakit.scoring import Score
 from lorakit.spectrum import Spectrum
+from lorakit.step import TrainConfig
 from lorakit.text import Example, Tokenizer
-from lorakit.train import TrainConfig
 
 # A small B A needs larger steps than a large W, and a small model larger ones than a large model.
 LEARNING_RATES = {"lora": 1e-3, "full": 5e-5}
@@ -53,6 +53,8 @@ class Run:
     answers: int = 3
     seed: int = 0
     sample: int | None = None
+    accumulation: int = 1  # micro-batches of `batch_size` a step
+    gradient_checkpointing: bool = False
 
     def __post_init__(self):
         if self.method not in LEARNING_RATES:
@@ -98,12 +100,26 @@ class Run:
             # Weights that train stay in float32, where a small update is not rounded away; on a
             # GPU they are rounded for the products alone.
             autocast=device == "cuda" and self.method == "full",
+            accumulation=self.accumulation,
+            gradient_checkpointing=self.gradient_checkpointing,
             seed=self.seed,
         )
 
     def dtype(self, device: str) -> torch.dtype:
         """What the base's weights are held in: a GPU holds a frozen base in bfloat16."""
         return torch.bfloat16 if device == "cuda" and self.method == "lora" else torch.float32
+
+    def setup(self, model: ModelConfig, length: int, device: str) -> Setup:
+        """A training step of this run on `length` tokens a row, for `memory.estimate`."""
+        return Setup(
+            model=model,
+            lora=self.lora,
+            batch_size=self.batch_size,
+            length=length,
+            config=self.train_config(device),
+            dtype=str(self.dtype(device)).removeprefix("torch."),
+            device=device,
+        )
 
 
 def disk_bytes(model: ModelConfig, lora: LoRAConfig | None) -> int:
@@ -120,7 +136,8 @@ class Progress:
     total: int = 1
     seconds_left: float | None = None
     losses: tuple[float, ...] = ()
-    memory: MemoryBreakdown | None = None
+    memory: StepMemory | None = None  # of the last step that was followed
+    followed: int = 0  # its number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +161,7 @@ class Result:
     parameters: Count
     disk: int  # bytes, see `disk_bytes`
     history: History
-    memory: MemoryBreakdown
+    memory: StepMemory | None  # of the step with the highest peak among those followed
     before: Score
     after: Score | None = None
     answers: list[Answer] = field(default_factory=list)
@@ -160,7 +177,7 @@ class Result:
             "after": asdict(self.after) if self.after else None,
             "parameters": asdict(self.parameters),
             "disk": self.disk,
-            "memory": asdict(self.memory),
+            "memory": self.memory.to_json() if self.memory else None,
             "seconds": self.history.seconds,
             "notes": self.history.notes,
             "answers": [asdict(answer) for answer in self.answers],

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from lorakit.model import Llama
+from lorakit.step import response_loss
 from lorakit.text import IGNORE, Encoded, collate
-from lorakit.train import response_loss
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,8 @@ from lorakit.lora import LoRAConfig, inject, lora_layers
 from lorakit.model import Llama
 from lorakit.scoring import Score
 from lorakit.stacked_layers import stack_adapters, stack_weights
+from lorakit.step import TrainConfig
 from lorakit.text import IGNORE, Batches, Encoded, collate
-from lorakit.train import TrainConfig
 
 
 @dataclass(frozen=True)

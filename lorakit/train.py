@@ -1,61 +1,20 @@
-"""One training loop for every method: what requires a gradient is what trains.
+"""One training loop for every method: steps over a stream of batches, a history, a stop.
 
-    forward -> loss on the response tokens -> backward      `accumulation` times
-    clip the gradient -> AdamW -> gradients back to None
-
-Full fine-tuning and LoRA run through the same lines. A `phase` hook lets others look at a step (its
-memory, its time) while this file knows nothing of them, of widgets or of files.
+Full fine-tuning and LoRA run through the same lines. This file knows nothing of memory, of widgets
+or of files.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lorakit.history import History, StepRecord
-from lorakit.text import IGNORE, Stream
-
-Phase = Callable[[str], AbstractContextManager]  # "forward", "backward" and "optimizer", in turn
-
-
-def no_phase(name: str) -> AbstractContextManager:
-    return nullcontext()
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How to train. The learning rate warms up in a line, then falls along a cosine."""
-
-    steps: int = 60
-    lr: float = 1e-3
-    warmup_steps: int = 5
-    accumulation: int = 1  # micro-batches a step
-    max_grad_norm: float = 1.0
-    weight_decay: float = 0.0
-    autocast: bool = False  # forward in bfloat16 over float32 weights
-    seed: int = 0  # of dropout
-
-    def __post_init__(self):
-        for name, least in {"steps": 1, "accumulation": 1, "warmup_steps": 0}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("lr", "weight_decay"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise ValueError(f"{name} must be a number from 0 up, got {getattr(self, name)}")
-        if not self.max_grad_norm > 0:
-            raise ValueError(f"max_grad_norm must be above 0, got {self.max_grad_norm}")
-
-    def learning_rate(self, step: int) -> float:
-        """The rate of `step`, counted from 1; the last step's is small, not zero."""
-        if step <= self.warmup_steps:
-            return self.lr * step / self.warmup_steps
-        done = (step - self.warmup_steps) / (self.steps + 1 - self.warmup_steps)
-        return self.lr * 0.5 * (1 + math.cos(math.pi * done))
+from lorakit.step import Phase, TrainConfig, make_optimizer, no_phase, set_checkpointing, step
+from lorakit.text import Stream
 
 
 class Diverged(ArithmeticError):
@@ -64,61 +23,6 @@ class Diverged(ArithmeticError):
 
 class _Stopped(Exception):
     pass
-
-
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (arXiv 1711.05101) over what requires a gradient. Raises ValueError if nothing does."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
-        raise ValueError("nothing to train: every parameter is frozen, unfreeze(model) or inject")
-    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
-
-
-def response_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Summed cross-entropy of each labelled token given the tokens before it.
-
-    logits (batch, length, vocab), labels (batch, length): position i predicts label i + 1.
-    """
-    return F.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(),
-        labels[:, 1:].flatten(),
-        ignore_index=IGNORE,
-        reduction="sum",
-    )
-
-
-def step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    micro_batches: Iterable[tuple[Tensor, Tensor]],
-    config: TrainConfig,
-    *,
-    phase: Phase = no_phase,
-    check: Callable[[Tensor, Tensor], None] = lambda loss, grad_norm: None,
-) -> tuple[Tensor, Tensor]:
-    """One update from (tokens, labels) pairs; returns the loss and the gradient's norm.
-
-    The loss is the mean over all response tokens of the step, so that several micro-batches give
-    the gradient of one large batch. `check` may raise before any weight has changed.
-    """
-    micro_batches = list(micro_batches)
-    parameters = optimizer.param_groups[0]["params"]
-    count = torch.stack([(labels[:, 1:] != IGNORE).sum() for _, labels in micro_batches]).sum()
-    losses = []
-    for tokens, labels in micro_batches:
-        device = tokens.device.type
-        with phase("forward"), torch.autocast(device, torch.bfloat16, enabled=config.autocast):
-            loss = response_loss(model(tokens), labels) / count
-        with phase("backward"):
-            loss.backward()
-        losses.append(loss.detach())
-    loss = torch.stack(losses).sum()
-    with phase("optimizer"):
-        grad_norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-        check(loss, grad_norm)
-        optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return loss, grad_norm
 
 
 class Training:
@@ -131,6 +35,7 @@ class Training:
     def __init__(self, model: nn.Module, batches: Stream, config: TrainConfig):
         self.model, self.batches, self.config = model, batches, config
         self.optimizer = make_optimizer(model, config)
+        set_checkpointing(model, config)
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.history = History()
         self.silent = set(self.parameters)  # those that have had no gradient but zero

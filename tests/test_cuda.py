@@ -14,9 +14,9 @@ from lorakit.merging import merge, unmerge
 from lorakit.model import Llama
 from lorakit.presets import PRESETS
 from lorakit.run import Run
+from lorakit.step import TrainConfig
 from lorakit.sweep import stack_runs
 from lorakit.text import Batches, Encoded
-from lorakit.train import TrainConfig
 from lorakit.widgets import MemoryExplorer, StartsExplorer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -10,8 +10,8 @@ from weights import assert_same_weights, weights
 from lorakit.lora import LoRAConfig, freeze, inject, trainable
 from lorakit.memory import MemoryBreakdown, estimate, measure, quick_estimate
 from lorakit.presets import PRESETS
+from lorakit.step import TrainConfig, make_optimizer, step
 from lorakit.text import Batches, Encoded
-from lorakit.train import TrainConfig, make_optimizer, step
 
 LENGTH = 24
 LORA = LoRAConfig(rank=4)

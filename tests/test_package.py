@@ -16,9 +16,9 @@ PACKAGE = ROOT / "lorakit"
 ROOMS = [
     {"changes", "device", "files", "history", "lora", "model", "spectrum", "world"},
     {"adapter_config", "counts", "merging", "mixture", "presets", "text"},
-    {"adapters", "generation", "gguf_llama", "hf_folder", "mini_tasks", "orders", "train"},
-    {"checkpoint", "memory", "pretrain", "resume", "scoring", "stacked_layers", "tasks"},
-    {"run", "stacked"},
+    {"adapters", "generation", "gguf_llama", "hf_folder", "mini_tasks", "orders", "step"},
+    {"checkpoint", "memory", "scoring", "stacked_layers", "tasks", "train"},
+    {"pretrain", "resume", "run", "stacked"},
     {"begin"},
     {"experiment", "sweep"},
     {"bars", "cuts"},

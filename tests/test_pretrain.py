@@ -17,8 +17,8 @@ from lorakit.pretrain import (
     mini_tokenizer,
     pretrain,
 )
+from lorakit.step import TrainConfig
 from lorakit.text import IGNORE
-from lorakit.train import TrainConfig
 
 
 def test_the_shipped_base_has_the_shape_and_the_words_that_the_code_says():

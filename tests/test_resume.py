@@ -9,8 +9,9 @@ from weights import assert_same_weights, weights
 
 from lorakit.lora import LoRAConfig, inject, unfreeze
 from lorakit.resume import load_checkpoint, save_checkpoint
+from lorakit.step import TrainConfig
 from lorakit.text import Batches, Encoded
-from lorakit.train import TrainConfig, Training
+from lorakit.train import Training
 
 CONFIG = TrainConfig(steps=5, lr=1e-2, warmup_steps=2, accumulation=2, seed=9)
 BATCHES = Batches(

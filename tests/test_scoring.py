@@ -5,8 +5,9 @@ import torch
 
 from lorakit.generation import generate
 from lorakit.scoring import score
+from lorakit.step import TrainConfig
 from lorakit.text import Batches, Encoded
-from lorakit.train import TrainConfig, train
+from lorakit.train import train
 
 PAD, END = 0, 1
 

@@ -10,8 +10,9 @@ from lorakit.lora import LoRAConfig, inject, unfreeze
 from lorakit.model import Llama
 from lorakit.scoring import score
 from lorakit.stacked import Stack, StackedRun
+from lorakit.step import TrainConfig
 from lorakit.text import Batches, Encoded
-from lorakit.train import TrainConfig, Training
+from lorakit.train import Training
 
 EXACT = {"rtol": 1e-6, "atol": 1e-7}
 

@@ -10,8 +10,9 @@ import torch
 from weights import assert_same_weights, weights
 
 from lorakit.lora import LoRAConfig, inject, lora_layers
+from lorakit.step import TrainConfig, response_loss
 from lorakit.text import IGNORE, Batches, Encoded
-from lorakit.train import Diverged, TrainConfig, Training, response_loss, train
+from lorakit.train import Diverged, Training, train
 
 CONFIG = TrainConfig(steps=6, lr=1e-2, warmup_steps=2)
 LONG = TrainConfig(steps=60, lr=3e-2)

@@ -9,12 +9,13 @@ import torch
 from lorakit.device import describe as device_name
 from lorakit.device import pick_device
 from lorakit.lora import LoRAConfig, inject
-from lorakit.memory import MemoryBreakdown, measure, quick_estimate
+from lorakit.memory import MemoryBreakdown, measure
+from lorakit.memory import estimate as quick_estimate
 from lorakit.model import Llama, ModelConfig
 from lorakit.plots import draw_memory
 from lorakit.run import Run
+from lorakit.step import TrainConfig
 from lorakit.text import Batches, Encoded
-from lorakit.train import TrainConfig
 from lorakit.widgets.explorable import Explorable, shown
 from lorakit.widgets.picture import Picture
 from lorakit.widgets.settings import Settings

@@ -11,7 +11,7 @@ from lorakit.lora import LoRAConfig, inject, trainable
 from lorakit.memory import quick_estimate
 from lorakit.model import Llama
 from lorakit.plots import PARTS
-from lorakit.train import TrainConfig, make_optimizer, response_loss
+from lorakit.step import TrainConfig, make_optimizer, response_loss
 from lorakit.widgets.memory import MemoryExplorer, _measured, describe, measured, memory
 
 LENGTH = 12

@@ -1,0 +1,78 @@
+"""From a record of births and deaths to bytes by purpose, instant by instant."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lorakit.memory.allocator import follow
+from lorakit.memory.breakdown import PARTS, MemoryBreakdown, StepMemory
+
+INSTANTS = 200  # of a phase, in a timeline
+KINDS = {name: place for place, name in enumerate(PARTS)} | {"": PARTS.index("temporaries")}
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """What a device holds beyond tensors and rounding, in bytes."""
+
+    overhead: int = 0  # in the allocator: a library's workspace, tensors of others
+    reserved: int = 0  # in the allocator's segments, of those
+    context: int = 0  # outside of it: the driver's
+
+
+def account(
+    events: np.ndarray,
+    sizes: np.ndarray,
+    kinds: np.ndarray,
+    marks: Sequence[tuple[str, int]],
+    *,
+    source: str,
+    beyond: Beyond | None = None,
+) -> StepMemory:
+    """The memory of the step that `marks` name the phases of, each with its first event.
+
+    events (n,) as in `tracker.Record`, sizes and kinds (places in `PARTS`) by storage. With
+    `beyond` the allocator of a GPU is followed from the first event on; without, a tensor takes
+    its bytes and nothing more.
+    """
+    storages = np.abs(events) - 1
+    live = np.zeros((len(events), len(PARTS)), np.int64)
+    live[np.arange(len(events)), kinds[storages]] = np.sign(events) * sizes[storages]
+    live = live.cumsum(axis=0)
+    if beyond is not None:
+        allocated, reserved = follow(events.tolist(), sizes.tolist())
+        live[:, PARTS.index("overhead")] = np.array(allocated) - live.sum(axis=1) + beyond.overhead
+        reserved += beyond.reserved
+    total = live.sum(axis=1)
+    peaks: dict[str, np.ndarray] = {}
+    timeline: list[np.ndarray] = []
+    starts: dict[str, int] = {}
+    ends = [place for _, place in marks[1:]] + [len(events)]
+    for (name, start), end in zip(marks, ends, strict=True):
+        for places in np.array_split(np.arange(start, end), INSTANTS):
+            if not len(places):
+                continue
+            highest = live[places[total[places].argmax()]]
+            if name not in peaks or highest.sum() > peaks[name].sum():
+                peaks[name] = highest
+            starts.setdefault(name, len(timeline))
+            timeline.append(highest)
+    phases = {name: MemoryBreakdown(**_parts(peak)) for name, peak in peaks.items()}
+    if beyond is None:
+        reserved = context = max(held.total for held in phases.values())
+    else:
+        context = reserved + beyond.context
+    return StepMemory(
+        source=source,
+        phases=phases,
+        most=MemoryBreakdown(**_parts(live[marks[0][1] :].max(axis=0))),
+        reserved=reserved,
+        device=context,
+        timeline=np.array(timeline),
+        starts=starts,
+    )
+
+
+def _parts(row: np.ndarray) -> dict[str, int]:
+    return dict(zip(PARTS, row.tolist(), strict=True))

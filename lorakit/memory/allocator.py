@@ -1,0 +1,106 @@
+"""PyTorch's CUDA caching allocator, followed without a GPU: what a list of tensors costs there.
+
+A tensor gets a block, a whole number of 512 bytes. Blocks are cut from segments that the driver
+gives: of 2 MiB for blocks up to 1 MiB, of 20 MiB for blocks under 10 MiB, else as large as needed
+in steps of 2 MiB. The smallest free block that is large enough is taken, and its rest is split off
+if it is worth it: from 512 bytes among small blocks, above 1 MiB among large ones; otherwise the
+rest counts as taken. A freed block grows together with free neighbours. Segments are kept: what
+is reserved never shrinks. (PyTorch's c10/cuda/CUDACachingAllocator.cpp, with its defaults.)
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+
+KIB, MIB = 2**10, 2**20
+
+
+class _Block:
+    __slots__ = ("free", "next", "place", "previous", "segment", "size", "small")
+
+    def __init__(self, segment: int, place: int, size: int, small: bool):
+        self.segment, self.place, self.size, self.small = segment, place, size, small
+        self.free = True
+        self.previous: _Block | None = None
+        self.next: _Block | None = None
+
+
+class Allocator:
+    """`allocated` and `reserved` bytes after each `malloc` and `release`."""
+
+    def __init__(self):
+        self.allocated = self.reserved = 0
+        self._segments = 0
+        # Free blocks, smallest first, and the first of a segment first.
+        self._pools: dict[bool, list[tuple[int, int, int, _Block]]] = {True: [], False: []}
+        self._taken: dict[int, _Block] = {}
+
+    def malloc(self, tensor: int, size: int) -> None:
+        """Take memory for `size` bytes, in the name of `tensor`."""
+        if size == 0:
+            return
+        size = -(-size // 512) * 512
+        small = size <= MIB
+        pool = self._pools[small]
+        place = bisect_left(pool, (size,))
+        block = pool.pop(place)[3] if place < len(pool) else self._segment(size, small)
+        rest = block.size - size
+        if rest >= 512 if small else rest > MIB:
+            behind = _Block(block.segment, block.place + size, rest, small)
+            behind.previous, behind.next = block, block.next
+            if block.next is not None:
+                block.next.previous = behind
+            block.next, block.size = behind, size
+            insort(pool, (rest, behind.segment, behind.place, behind))
+        block.free = False
+        self.allocated += block.size
+        self._taken[tensor] = block
+
+    def _segment(self, size: int, small: bool) -> _Block:
+        if small:
+            taken = 2 * MIB
+        elif size < 10 * MIB:
+            taken = 20 * MIB
+        else:
+            taken = -(-size // (2 * MIB)) * 2 * MIB
+        self.reserved += taken
+        self._segments += 1
+        return _Block(self._segments, 0, taken, small)
+
+    def release(self, tensor: int) -> None:
+        """Give back what `tensor` took, if anything."""
+        block = self._taken.pop(tensor, None)
+        if block is None:
+            return
+        self.allocated -= block.size
+        pool = self._pools[block.small]
+        before, after = block.previous, block.next
+        if before is not None and before.free:
+            del pool[bisect_left(pool, (before.size, before.segment, before.place))]
+            before.size += block.size
+            before.next = after
+            if after is not None:
+                after.previous = before
+            block = before
+        if after is not None and after.free:
+            del pool[bisect_left(pool, (after.size, after.segment, after.place))]
+            block.size += after.size
+            block.next = after.next
+            if block.next is not None:
+                block.next.previous = block
+        block.free = True
+        insort(pool, (block.size, block.segment, block.place, block))
+
+
+def follow(events: Sequence[int], sizes: Sequence[int]) -> tuple[list[int], int]:
+    """Allocated bytes after each event, and reserved ones at the end.
+
+    An event is i + 1 for the birth of tensor i, of sizes[i] bytes, and -(i + 1) for its death.
+    """
+    allocator, allocated = Allocator(), []
+    for event in events:
+        if event > 0:
+            allocator.malloc(event - 1, sizes[event - 1])
+        else:
+            allocator.release(-event - 1)
+        allocated.append(allocator.allocated)
+    return allocated, allocator.reserved

@@ -1,0 +1,84 @@
+"""The real step on tensors that have a shape and no memory."""
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from lorakit.lora import LoRAConfig, inject
+from lorakit.memory.scribe import BackwardDone, Log, Scribe
+from lorakit.memory.tracker import state, weights
+from lorakit.model import Llama, ModelConfig
+from lorakit.step import TrainConfig, make_optimizer, set_checkpointing, step
+
+
+def dry_run(
+    model: ModelConfig,
+    lora: LoRAConfig | None,
+    *,
+    batch_size: int,
+    length: int,
+    config: TrainConfig,
+    dtype: torch.dtype,
+    device: str,
+    target: str,
+    whole: bool = True,
+) -> Log:
+    """Build the model, take a step, and the optimizer's part of a second one.
+
+    `device` is where the tensors claim to be, `target` the device that they stand for: see
+    `estimate`. Here a model has as many layers as its config says. Without `whole` the optimizer
+    is left out.
+    """
+    with FakeTensorMode():
+        scribe = Scribe(device, whole)
+        with scribe:
+            net = _build(model, lora, dtype, device)
+            set_checkpointing(net, config)
+            optimizer = make_optimizer(net, config)
+            scribe.watch(net, optimizer)
+            for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
+                scribe.name(tensor, name, "weight")
+            for tensor in weights(net):
+                scribe.see(tensor, "weights")
+            scribe.phase = "batch"
+            shape = batch_size, length
+            batches = [
+                tuple(torch.zeros(shape, dtype=torch.long, device=device) for _ in range(2))
+                for _ in range(config.accumulation)
+            ]
+            # From the second on, micro-batches are alike.
+            try:
+                step(net, optimizer, batches[:2], config, phase=scribe)
+            except BackwardDone:
+                scribe.close()
+                return scribe.log()
+            scribe.phase = "again"
+            for name, parameter in net.named_parameters():
+                if parameter.requires_grad:
+                    parameter.grad = torch.zeros_like(parameter)
+                    scribe.name(parameter.grad, name, "gradient")
+                    scribe.see(parameter.grad, "gradients")
+            with scribe("optimizer"):
+                scribe.phase = "optimizer again"
+                parameters = optimizer.param_groups[0]["params"]
+                norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if device == "cpu" and target != "cpu" and config.implementation != "fused":
+                scribe.forget([tensor for key, tensor in state(optimizer) if key == "step"])
+            del norm, batches
+        scribe.close()
+    return scribe.log()
+
+
+def _build(model: ModelConfig, lora: LoRAConfig | None, dtype: torch.dtype, device: str) -> Llama:
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            net = Llama(model)
+    finally:
+        torch.set_default_dtype(default)
+    if lora is not None:
+        inject(net, lora)
+    return net

@@ -1,0 +1,169 @@
+"""Measuring: what the steps of a real run hold, without slowing the run down.
+
+A followed step is slower than a plain one. So a recorder follows the first two (the first makes
+the optimizer's state, the second finds it there), and then every k-th, k so large that the run
+takes at most a tenth longer.
+"""
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import median
+
+import numpy as np
+import torch
+from torch import nn
+
+from lorakit.device import describe
+from lorakit.memory.account import KINDS, Beyond, account
+from lorakit.memory.allocator import follow
+from lorakit.memory.breakdown import PARTS, MemoryBreakdown, StepMemory
+from lorakit.memory.tracker import Tracker
+from lorakit.step import TrainConfig, make_optimizer, set_checkpointing, step
+from lorakit.text import Batches
+
+SLOWDOWN = 0.1  # of a run, at most
+
+
+class Probe:
+    """A phase hook that follows one step; with `limit`, bytes that tensors may not exceed."""
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, limit: int | None = None
+    ):
+        self.device = next(model.parameters()).device
+        self._tracker = Tracker(model, optimizer, self.device.type, limit)
+        self._cuda = self.device.type == "cuda"
+        self._before = 0
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        if name == "step" and self._cuda:
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self._before = torch.cuda.memory_allocated(self.device)
+        with self._tracker(name):
+            yield
+
+    def memory(self) -> StepMemory:
+        """What the step held, once it is over."""
+        record = self._tracker.record
+        events, sizes = np.array(record.events), np.array(record.sizes)
+        return account(
+            events,
+            sizes,
+            np.array([KINDS[kind] for kind in record.kinds]),
+            record.marks,
+            source=f"measured on {describe(self.device)}",
+            beyond=self._beyond(events, sizes) if self._cuda else None,
+        )
+
+    def _beyond(self, events: np.ndarray, sizes: np.ndarray) -> Beyond:
+        """What else is on the GPU: told by the allocator and the driver, less what is followed."""
+        start = self._tracker.record.marks[0][1]
+        ours, _ = follow(events[:start].tolist(), sizes.tolist())
+        _, reserved = follow(events.tolist(), sizes.tolist())
+        free, total = torch.cuda.mem_get_info(self.device)
+        there = torch.cuda.memory_reserved(self.device)
+        return Beyond(
+            overhead=self._before - (ours[-1] if ours else 0),
+            reserved=there - reserved,
+            context=total - free - there,
+        )
+
+    def now(self) -> MemoryBreakdown:
+        """What is alive at this moment; forward's results all count as activations."""
+        held = dict.fromkeys(PARTS, 0)
+        record = self._tracker.record
+        forward = bool(record.marks) and record.marks[-1][0] == "forward"
+        unnamed = "activations" if forward else "temporaries"
+        for number in self._tracker.alive():
+            held[record.kinds[number] or unnamed] += record.sizes[number]
+        return MemoryBreakdown(**held)
+
+
+class Recorder:
+    """A phase hook for a run.
+
+    `latest` is what step `step` held, the last one that was followed, and `highest` what the one
+    with the highest peak did. When a step fails, `failed` is what was alive at that moment,
+    if it was followed. `allocated` are the allocator's bytes at the end of each phase of any step
+    on a GPU. With `limit` a followed step ends with MemoryError before tensors exceed it.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, limit: int | None = None
+    ):
+        self.model, self.optimizer, self.limit = model, optimizer, limit
+        self.latest: StepMemory | None = None
+        self.highest: StepMemory | None = None
+        self.failed: MemoryBreakdown | None = None
+        self.step = 0
+        self.allocated: dict[str, int] = {}
+        self._steps = 0
+        self._next = 1
+        self._probe: Probe | None = None
+        self._plain: deque[float] = deque(maxlen=20)  # seconds of steps that were not followed
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        if name == "step":
+            with self._step():
+                yield
+        elif self._probe is not None:
+            with self._probe(name):
+                yield
+        else:
+            yield
+        if torch.cuda.is_available():
+            self.allocated[name] = torch.cuda.memory_allocated()
+
+    @contextmanager
+    def _step(self) -> Iterator[None]:
+        start = time.perf_counter()
+        self._steps += 1
+        if self._steps < self._next:
+            yield
+            self._plain.append(time.perf_counter() - start)
+            return
+        self._probe = probe = Probe(self.model, self.optimizer, self.limit)
+        try:
+            with probe("step"):
+                yield
+        except BaseException:
+            self.failed = probe.now()
+            raise
+        finally:
+            self._probe = None
+        self.latest, self.step = probe.memory(), self._steps
+        if self.highest is None or self.latest.peak.total > self.highest.peak.total:
+            self.highest = self.latest
+        self._next = self._steps + self._every(time.perf_counter() - start)
+
+    def _every(self, seconds: float) -> int:
+        """Steps until the next that is followed, if one takes so many seconds."""
+        if not self._plain:
+            return 1 if self._steps == 1 else 2  # the second too; then a plain one, to compare
+        plain = median(self._plain)
+        return max(1, math.ceil((seconds - plain) / (SLOWDOWN * plain)))
+
+
+def measure(model: nn.Module, batches: Batches, config: TrainConfig) -> StepMemory:
+    """Run two real steps with learning rate 0, so that no weight changes; what the second held.
+
+    The first makes the optimizer's state.
+    """
+    device = next(model.parameters()).device
+    set_checkpointing(model, config)
+    optimizer = make_optimizer(model, config)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    micro_batches = [
+        (tokens.to(device), labels.to(device))
+        for tokens, labels in map(batches.batch, range(config.accumulation))
+    ]
+    step(model, optimizer, micro_batches, config)
+    probe = Probe(model, optimizer)
+    step(model, optimizer, micro_batches, config, phase=probe)
+    return probe.memory()
