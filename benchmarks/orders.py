@@ -28,7 +28,7 @@ def row(run: Run) -> dict:
         "after": result.after.exact_match,
         "loss": result.after.loss,
         "trainable": result.parameters.trainable,
-        "memory": asdict(result.memory),
+        "memory": asdict(result.memory.most),
         "seconds": round(result.history.seconds, 1),
         "device": result.device,
         "torch": torch.__version__,

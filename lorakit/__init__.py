@@ -41,6 +41,7 @@ from lorakit.run import Result, Run
 from lorakit.scoring import Score, score
 from lorakit.spectrum import Spectrum, energy, singular_values, singular_values_of_product
 from lorakit.step import TrainConfig
+from lorakit.survival import OutOfMemory, survive
 from lorakit.tasks import Task, load_task
 from lorakit.text import Batches, Example, Tokenizer, encode_batches, encode_example
 from lorakit.train import Diverged, Training, train
@@ -59,6 +60,7 @@ __all__ = [
     "LoRALinear",
     "MemoryBreakdown",
     "ModelConfig",
+    "OutOfMemory",
     "Result",
     "Run",
     "Score",
@@ -106,6 +108,7 @@ __all__ = [
     "singular_values_of_product",
     "snapshot",
     "stream",
+    "survive",
     "train",
     "trainable",
     "twin",

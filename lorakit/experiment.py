@@ -22,12 +22,13 @@ from lorakit.files import write_json
 from lorakit.generation import ask
 from lorakit.history import StepRecord
 from lorakit.lora import ALL_LINEAR, lora_layers, target_layers
-from lorakit.memory import Recorder, StepMemory
+from lorakit.memory import Recorder, Setup, StepMemory
 from lorakit.model import Llama
 from lorakit.resume import load_checkpoint, save_checkpoint
 from lorakit.run import Answer, Progress, Result, Run, disk_bytes, stopped_run
 from lorakit.scoring import Score, score
 from lorakit.spectrum import Spectrum, singular_values, singular_values_of_product
+from lorakit.survival import OutOfMemory, check_budget, lets_go, survive, there
 from lorakit.tasks import load_task
 from lorakit.text import Encoded, Example, Tokenizer, check_lengths, encode_batches, encode_example
 from lorakit.train import Diverged, Training
@@ -39,39 +40,45 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class _Ears:
-    """Who listens to a run, and who may end it."""
+    """Who listens to a run, who may end it, and the bytes that it may take, if anyone says."""
 
     report: Callable[[Progress], None]
     stop: Callable[[], bool]
+    budget: int | None
 
 
+@lets_go
 def finetune(
     run: Run,
     *,
     out: Path | str | None = None,
+    budget: int | None = None,
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Result:
     """Do `run`, and leave adapter or weights, history and result in the folder `out`, if given.
 
     `stop` ends it between two micro-batches; in `out` it then leaves a checkpoint for `resume_run`.
-    Raises ValueError before anything is loaded for a bad task or a folder in use, Diverged if
-    training blows up, and Stopped if there was no first step.
+    `budget` is how many bytes training may take, by default what the device has. Raises ValueError
+    before anything is loaded for a bad task or a folder in use, Diverged if training blows up,
+    OutOfMemory with a way out, and Stopped if there was no first step.
     """
     load_task(run.task)  # a bad line is refused before a folder is made
     folder = None if out is None else _claim(Path(out))
-    return _experiment(run, folder, None, _Ears(report, stop))
+    return _experiment(run, folder, None, _Ears(report, stop, budget))
 
 
+@lets_go
 def resume_run(
     folder: Path | str,
     *,
+    budget: int | None = None,
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Result:
     """Take up the stopped run in `folder`; the same hooks and errors as `finetune`."""
     run, before, answers = stopped_run(folder)
-    return _experiment(run, Path(folder), (before, answers), _Ears(report, stop))
+    return _experiment(run, Path(folder), (before, answers), _Ears(report, stop, budget))
 
 
 def _experiment(
@@ -93,6 +100,8 @@ def _experiment(
     heldout = [encode_example(tokenizer, example) for example in task.heldout[: run.heldout]]
     asked = task.heldout[: run.answers]
     check_lengths([*batches.examples, *heldout], model.config.max_position_embeddings)
+    setup = run.setup(model.config, batches.longest, device.type)
+    check_budget(setup, ears.budget or there(model))
     if known is None:
         before = _judge(model, heldout, tokenizer, "judging the base", ears)
         said = _ask(model, asked, tokenizer, "asking the base", ears)
@@ -108,8 +117,8 @@ def _experiment(
     if folder is not None and (folder / "checkpoint").exists():
         load_checkpoint(training, folder / "checkpoint")
     try:
-        memory = _train(training, ears)
-    except Diverged:
+        memory = _train(training, setup, ears)
+    except (Diverged, OutOfMemory):
         if folder is not None:
             write_json(folder / "history.json", training.history.to_json())
         raise
@@ -165,11 +174,10 @@ def _ask(
     return answers
 
 
-def _train(training: Training, ears: _Ears) -> StepMemory | None:
-    recorder = Recorder(training.model, training.optimizer)
+def _train(training: Training, setup: Setup, ears: _Ears) -> StepMemory | None:
     total = training.config.steps
 
-    def tell(record: StepRecord | None = None) -> None:
+    def tell(record: StepRecord | None = None, recorder: Recorder | None = None) -> None:
         recent = [r.seconds for r in training.history.steps[-5:]]
         left = (total - training.position) * sum(recent) / len(recent) if recent else None
         ears.report(
@@ -179,14 +187,13 @@ def _train(training: Training, ears: _Ears) -> StepMemory | None:
                 total=total,
                 seconds_left=left,
                 losses=tuple(training.history.losses),
-                memory=recorder.latest if record else None,
-                followed=recorder.step,
+                memory=recorder.latest if recorder else None,
+                followed=recorder.step if recorder else 0,
             )
         )
 
     tell()
-    training.run(stop=ears.stop, on_step=tell, phase=recorder)
-    return recorder.highest
+    return survive(training, setup, budget=ears.budget, stop=ears.stop, on_step=tell).highest
 
 
 @torch.no_grad()

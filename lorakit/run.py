@@ -14,7 +14,7 @@ from lorakit.counts import Count, count
 from lorakit.files import read_json, settle
 from lorakit.history import History
 from lorakit.lora import ALL_LINEAR, LoRAConfig
-from lorakit.memory import Setup, StepMemory
+from lorakit.memory import DEVICES, Setup, StepMemory
 from lorakit.model import Llama, ModelConfig
 from lorakit.scoring import Score
 from lorakit.spectrum import Spectrum
@@ -110,7 +110,11 @@ class Run:
         return torch.bfloat16 if device == "cuda" and self.method == "lora" else torch.float32
 
     def setup(self, model: ModelConfig, length: int, device: str) -> Setup:
-        """A training step of this run on `length` tokens a row, for `memory.estimate`."""
+        """A training step of this run on `length` tokens a row, for `memory.estimate`.
+
+        A device that estimates do not know is taken for a CPU.
+        """
+        kind = device if device in DEVICES else "cpu"
         return Setup(
             model=model,
             lora=self.lora,
@@ -118,7 +122,7 @@ class Run:
             length=length,
             config=self.train_config(device),
             dtype=str(self.dtype(device)).removeprefix("torch."),
-            device=device,
+            device=kind,
         )
 
 

@@ -97,7 +97,7 @@ def set_checkpointing(model: nn.Module, config: TrainConfig) -> None:
     Raises ValueError if it should and cannot.
     """
     if hasattr(model, "gradient_checkpointing"):
-        model.gradient_checkpointing = config.gradient_checkpointing
+        vars(model)["gradient_checkpointing"] = config.gradient_checkpointing
     elif config.gradient_checkpointing:
         raise ValueError(f"{type(model).__name__} has no gradient checkpointing: leave it off")
 

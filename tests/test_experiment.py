@@ -41,7 +41,7 @@ def test_a_run_trains_judges_and_asks_before_and_after(either):
         (example.prompt, example.response) for example in heldout
     ]
     assert all(answer.tuned is not None for answer in result.answers)
-    assert result.memory.gradients == 4 * result.parameters.trainable
+    assert result.memory.most.gradients == 4 * result.parameters.trainable
 
 
 def test_the_spectrum_is_that_of_what_the_weights_changed_by(either, tiny_base):
@@ -135,7 +135,7 @@ def test_progress_is_told_stage_by_stage_with_the_time_left(run):
     assert training[3].seconds_left > 0
     assert training[-1].seconds_left == 0
     assert len(training[-1].losses) == 6
-    assert training[-1].memory.gradients > 0
+    assert training[-1].memory.most.gradients > 0
 
 
 def test_a_folder_in_use_is_refused_before_anything_is_loaded(run, tmp_path):

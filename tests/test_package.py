@@ -19,7 +19,7 @@ ROOMS = [
     {"adapters", "generation", "gguf_llama", "hf_folder", "mini_tasks", "orders", "step"},
     {"checkpoint", "memory", "scoring", "stacked_layers", "tasks", "train"},
     {"pretrain", "resume", "run", "stacked"},
-    {"begin"},
+    {"begin", "survival"},
     {"experiment", "sweep"},
     {"bars", "cuts"},
     {"summary"},

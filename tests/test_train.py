@@ -106,7 +106,7 @@ def test_phases_come_in_turn_once_a_micro_batch(model, batches):
         yield
 
     Training(model, batches, dataclasses.replace(CONFIG, accumulation=2)).step(phase=phase)
-    assert names == ["forward", "backward", "forward", "backward", "optimizer"]
+    assert names == ["step", "forward", "backward", "forward", "backward", "optimizer"]
 
 
 def test_history_counts_every_step(model, batches):

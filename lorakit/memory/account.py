@@ -5,20 +5,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lorakit.memory.allocator import follow
+from lorakit.memory.allocator import Allocator, follow
 from lorakit.memory.breakdown import PARTS, MemoryBreakdown, StepMemory
 
 INSTANTS = 200  # of a phase, in a timeline
 KINDS = {name: place for place, name in enumerate(PARTS)} | {"": PARTS.index("temporaries")}
 
 
-@dataclass(frozen=True)
-class Beyond:
-    """What a device holds beyond tensors and rounding, in bytes."""
+@dataclass
+class Gpu:
+    """Where a step's tensors live, if not on a CPU: `allocator` as it is before the first event."""
 
-    overhead: int = 0  # in the allocator: a library's workspace, tensors of others
-    reserved: int = 0  # in the allocator's segments, of those
-    context: int = 0  # outside of it: the driver's
+    allocator: Allocator
+    known: int = 0  # events, from the first one on, of tensors that are in the allocator already
+    workspace: int = 0  # bytes that libraries keep in the allocator, if it does not hold them yet
+    context: int = 0  # bytes of the device beyond the allocator: the driver's
 
 
 def account(
@@ -28,22 +29,22 @@ def account(
     marks: Sequence[tuple[str, int]],
     *,
     source: str,
-    beyond: Beyond | None = None,
+    gpu: Gpu | None = None,
 ) -> StepMemory:
     """The memory of the step that `marks` name the phases of, each with its first event.
 
     events (n,) as in `tracker.Record`, sizes and kinds (places in `PARTS`) by storage. With
-    `beyond` the allocator of a GPU is followed from the first event on; without, a tensor takes
-    its bytes and nothing more.
+    `gpu` its allocator is followed; without, a tensor takes its bytes and nothing more.
     """
     storages = np.abs(events) - 1
     live = np.zeros((len(events), len(PARTS)), np.int64)
     live[np.arange(len(events)), kinds[storages]] = np.sign(events) * sizes[storages]
     live = live.cumsum(axis=0)
-    if beyond is not None:
-        allocated, reserved = follow(events.tolist(), sizes.tolist())
-        live[:, PARTS.index("overhead")] = np.array(allocated) - live.sum(axis=1) + beyond.overhead
-        reserved += beyond.reserved
+    if gpu is not None:
+        allocated, reserved = follow(events[gpu.known :].tolist(), sizes.tolist(), gpu.allocator)
+        overhead = np.array(allocated) + gpu.workspace - live[gpu.known :].sum(axis=1)
+        live[gpu.known :, PARTS.index("overhead")] = overhead
+        reserved += gpu.workspace
     total = live.sum(axis=1)
     peaks: dict[str, np.ndarray] = {}
     timeline: list[np.ndarray] = []
@@ -59,16 +60,16 @@ def account(
             starts.setdefault(name, len(timeline))
             timeline.append(highest)
     phases = {name: MemoryBreakdown(**_parts(peak)) for name, peak in peaks.items()}
-    if beyond is None:
-        reserved = context = max(held.total for held in phases.values())
+    if gpu is None:
+        reserved = device = max(held.total for held in phases.values())
     else:
-        context = reserved + beyond.context
+        device = reserved + gpu.context
     return StepMemory(
         source=source,
         phases=phases,
         most=MemoryBreakdown(**_parts(live[marks[0][1] :].max(axis=0))),
         reserved=reserved,
-        device=context,
+        device=device,
         timeline=np.array(timeline),
         starts=starts,
     )

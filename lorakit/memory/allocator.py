@@ -4,12 +4,14 @@ A tensor gets a block, a whole number of 512 bytes. Blocks are cut from segments
 gives: of 2 MiB for blocks up to 1 MiB, of 20 MiB for blocks under 10 MiB, else as large as needed
 in steps of 2 MiB. The smallest free block that is large enough is taken, and its rest is split off
 if it is worth it: from 512 bytes among small blocks, above 1 MiB among large ones; otherwise the
-rest counts as taken. A freed block grows together with free neighbours. Segments are kept: what
-is reserved never shrinks. (PyTorch's c10/cuda/CUDACachingAllocator.cpp, with its defaults.)
+rest counts as taken. A freed block grows together with free neighbours. Segments are kept, until
+a new one would exceed the device: then those that are wholly free go back to the driver first.
+(PyTorch's c10/cuda/CUDACachingAllocator.cpp, with its defaults.)
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 KIB, MIB = 2**10, 2**20
 
@@ -25,9 +27,13 @@ class _Block:
 
 
 class Allocator:
-    """`allocated` and `reserved` bytes after each `malloc` and `release`."""
+    """`allocated` and `reserved` bytes after each `malloc` and `release`.
 
-    def __init__(self):
+    `malloc` raises MemoryError where more than `limit` bytes would be reserved.
+    """
+
+    def __init__(self, limit: int | None = None):
+        self.limit = limit
         self.allocated = self.reserved = 0
         self._segments = 0
         # Free blocks, smallest first, and the first of a segment first.
@@ -62,9 +68,21 @@ class Allocator:
             taken = 20 * MIB
         else:
             taken = -(-size // (2 * MIB)) * 2 * MIB
+        if self.limit is not None and self.reserved + taken > self.limit:
+            self._give_back()
+            if self.reserved + taken > self.limit:
+                raise MemoryError(
+                    f"{self.reserved + taken:,} bytes would be reserved: more than {self.limit:,}"
+                )
         self.reserved += taken
         self._segments += 1
         return _Block(self._segments, 0, taken, small)
+
+    def _give_back(self) -> None:
+        for pool in self._pools.values():
+            for entry in [e for e in pool if e[3].previous is None and e[3].next is None]:
+                pool.remove(entry)
+                self.reserved -= entry[0]
 
     def release(self, tensor: int) -> None:
         """Give back what `tensor` took, if anything."""
@@ -91,12 +109,42 @@ class Allocator:
         insort(pool, (block.size, block.segment, block.place, block))
 
 
-def follow(events: Sequence[int], sizes: Sequence[int]) -> tuple[list[int], int]:
+def allocator_like(segments: Sequence[Mapping[str, Any]], tensors: Mapping[int, int]) -> Allocator:
+    """One in the state that `torch.cuda.memory_snapshot()` tells.
+
+    `tensors` are the numbers of those to be released later, by address.
+    """
+    allocator = Allocator()
+    for segment in segments:
+        allocator._segments += 1
+        allocator.reserved += segment["total_size"]
+        before: _Block | None = None
+        for told in segment["blocks"]:
+            small = segment["segment_type"] == "small"
+            place = told["address"] - segment["address"]
+            block = _Block(allocator._segments, place, told["size"], small)
+            block.previous = before
+            if before is not None:
+                before.next = block
+            block.free = told["state"] == "inactive"
+            if block.free:
+                insort(allocator._pools[small], (block.size, block.segment, place, block))
+            else:
+                allocator.allocated += block.size
+                if told["address"] in tensors:
+                    allocator._taken[tensors[told["address"]]] = block
+            before = block
+    return allocator
+
+
+def follow(
+    events: Sequence[int], sizes: Sequence[int], allocator: Allocator
+) -> tuple[list[int], int]:
     """Allocated bytes after each event, and reserved ones at the end.
 
     An event is i + 1 for the birth of tensor i, of sizes[i] bytes, and -(i + 1) for its death.
     """
-    allocator, allocated = Allocator(), []
+    allocated = []
     for event in events:
         if event > 0:
             allocator.malloc(event - 1, sizes[event - 1])

@@ -1,7 +1,7 @@
 """The real step on tensors that have a shape and no memory."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lorakit.lora import LoRAConfig, inject
@@ -25,12 +25,11 @@ def dry_run(
 ) -> Log:
     """Build the model, take a step, and the optimizer's part of a second one.
 
-    `device` is where the tensors claim to be, `target` the device that they stand for: see
-    `estimate`. Here a model has as many layers as its config says. Without `whole` the optimizer
-    is left out.
+    `device` is where the tensors claim to be, `target` the device that they stand for. Here a
+    model has as many layers as its config says. Without `whole` the optimizer is left out.
     """
     with FakeTensorMode():
-        scribe = Scribe(device, whole)
+        scribe = Scribe(device, target, whole)
         with scribe:
             net = _build(model, lora, dtype, device)
             set_checkpointing(net, config)
@@ -41,11 +40,7 @@ def dry_run(
             for tensor in weights(net):
                 scribe.see(tensor, "weights")
             scribe.phase = "batch"
-            shape = batch_size, length
-            batches = [
-                tuple(torch.zeros(shape, dtype=torch.long, device=device) for _ in range(2))
-                for _ in range(config.accumulation)
-            ]
+            batches = [_batch(batch_size, length, device) for _ in range(config.accumulation)]
             # From the second on, micro-batches are alike.
             try:
                 step(net, optimizer, batches[:2], config, phase=scribe)
@@ -69,6 +64,13 @@ def dry_run(
             del norm, batches
         scribe.close()
     return scribe.log()
+
+
+def _batch(batch_size: int, length: int, device: str) -> tuple[Tensor, Tensor]:
+    def zeros() -> Tensor:
+        return torch.zeros(batch_size, length, dtype=torch.long, device=device)
+
+    return zeros(), zeros()
 
 
 def _build(model: ModelConfig, lora: LoRAConfig | None, dtype: torch.dtype, device: str) -> Llama:

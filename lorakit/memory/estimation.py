@@ -3,6 +3,7 @@
 On a GPU three things differ from what the tensors say, and this table is all of them:
 
     a tensor's bytes       go through the caching allocator's rules        allocator.py
+    its kernels            take workspaces of their own                    kernels.py
     AdamW                  takes all tensors at once ("foreach")           in `_what_counts`
     libraries              cuBLAS keeps a workspace in the allocator,
                            the driver a context outside of it              WORKSPACE, CONTEXT
@@ -19,8 +20,8 @@ import numpy as np
 import torch
 
 from lorakit.lora import LoRAConfig
-from lorakit.memory.account import Beyond, account
-from lorakit.memory.allocator import MIB
+from lorakit.memory.account import Gpu, account
+from lorakit.memory.allocator import MIB, Allocator
 from lorakit.memory.breakdown import StepMemory
 from lorakit.memory.dry_run import dry_run
 from lorakit.memory.layers import Blueprint
@@ -30,12 +31,28 @@ from lorakit.model import ModelConfig
 from lorakit.step import TrainConfig
 
 WORKSPACE = 64 * MIB  # measured on an H100 after products in float32 and bfloat16: 67,108,864 bytes
-CONTEXT = 500 * MIB  # to be replaced
+CONTEXT = 777 * MIB  # measured there: 787 to 815 million bytes, the kernels' code among them
+MARGIN = 0.01  # of a budget, left free: an estimate may be as much too low
 
 
 @lru_cache(maxsize=512)
 def estimate(setup: Setup) -> StepMemory:
     """What a step holds once the optimizer's state is there: its second one, and all after it."""
+    held = _account(setup, None)
+    assert held is not None
+    return held
+
+
+@lru_cache(maxsize=512)
+def estimate_within(budget: int, setup: Setup) -> StepMemory | None:
+    """The same on a device of so many bytes; None if they do not suffice.
+
+    Short of memory a GPU's allocator gives back segments before it fails: less is reserved then.
+    """
+    return _account(setup, budget)
+
+
+def _account(setup: Setup, budget: int | None) -> StepMemory | None:
     rank = setup.lora.rank if setup.lora else 1
     family = _family(
         setup.model,
@@ -47,14 +64,22 @@ def estimate(setup: Setup) -> StepMemory:
         setup.batch_size == 1,
         rank == 1,
     )
-    return account(
-        family.blueprint.events,
-        family.sizes(setup.batch_size, rank),
-        family.blueprint.kinds,
-        family.blueprint.marks,
-        source=f"estimated for {DEVICES[setup.device]}",
-        beyond=Beyond(WORKSPACE, WORKSPACE, CONTEXT) if setup.device == "cuda" else None,
-    )
+    gpu = None
+    if setup.device == "cuda":
+        limit = None if budget is None else int((1 - MARGIN) * (budget - CONTEXT - WORKSPACE))
+        gpu = Gpu(Allocator(limit), workspace=WORKSPACE, context=CONTEXT)
+    try:
+        held = account(
+            family.blueprint.events,
+            family.sizes(setup.batch_size, rank),
+            family.blueprint.kinds,
+            family.blueprint.marks,
+            source=f"estimated for {DEVICES[setup.device]}",
+            gpu=gpu,
+        )
+    except MemoryError:
+        return None
+    return held if budget is None or held.device <= budget else None
 
 
 def _what_counts(config: TrainConfig, device: str) -> TrainConfig:

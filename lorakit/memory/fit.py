@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from lorakit.lora import LoRAConfig
 from lorakit.memory.breakdown import StepMemory
-from lorakit.memory.estimation import estimate
+from lorakit.memory.estimation import estimate, estimate_within
 from lorakit.memory.setup import Setup
 
 MOST = 2**16  # rows; nobody asks for more
@@ -42,21 +42,19 @@ def largest_batch(budget: int, setup: Setup) -> Fit:
     """
     _check(budget)
 
-    def memory(rows: int) -> StepMemory:
-        return estimate(replace(setup, batch_size=rows))
+    def within(rows: int) -> StepMemory | None:
+        return estimate_within(budget, replace(setup, batch_size=rows))
 
-    def fits(rows: int) -> bool:
-        return memory(rows).device <= budget
-
-    if not fits(1):
-        return Fit(budget=budget, batch_size=0, memory=memory(1))
+    found = within(1)
+    if found is None:
+        return Fit(budget=budget, batch_size=0, memory=estimate(replace(setup, batch_size=1)))
     low, high = 1, 2
-    while high <= MOST and fits(high):
+    while high <= MOST and within(high):
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return Fit(budget=budget, batch_size=low, memory=memory(low))
+        low, high = (middle, high) if within(middle) else (low, middle)
+    return Fit(budget=budget, batch_size=low, memory=within(low) or found)
 
 
 def changes_to_fit(budget: int, setup: Setup, *, rank: int = 8) -> list[Change]:
@@ -68,18 +66,20 @@ def changes_to_fit(budget: int, setup: Setup, *, rank: int = 8) -> list[Change]:
     """
     _check(budget)
     changes: list[Change] = []
-    held = estimate(setup).device
+    fits, held = estimate_within(budget, setup) is not None, estimate(setup).device
     for what, changed in _steps(budget, setup, rank):
-        if held <= budget:
+        if fits:
             break
+        within = estimate_within(budget, changed)
         memory = estimate(changed)
+        fits = within is not None
         changes.append(
             Change(
                 what=what,
                 setup=changed,
-                memory=memory,
+                memory=within or memory,
                 saves=held - memory.device,
-                fits=memory.device <= budget,
+                fits=fits,
             )
         )
         held = memory.device
@@ -110,7 +110,7 @@ def _smaller(budget: int, setup: Setup) -> Setup:
         for parts in range(2, rows + 1)
         if rows % parts == 0
     ]
-    return next((s for s in smaller if estimate(s).device <= budget), smaller[-1])
+    return next((s for s in smaller if estimate_within(budget, s)), smaller[-1])
 
 
 def _check(budget: int) -> None:

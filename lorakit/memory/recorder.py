@@ -8,7 +8,7 @@ takes at most a tenth longer.
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import median
 
@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from lorakit.device import describe
-from lorakit.memory.account import KINDS, Beyond, account
-from lorakit.memory.allocator import follow
+from lorakit.memory.account import KINDS, Gpu, account
+from lorakit.memory.allocator import allocator_like
 from lorakit.memory.breakdown import PARTS, MemoryBreakdown, StepMemory
 from lorakit.memory.tracker import Tracker
 from lorakit.step import TrainConfig, make_optimizer, set_checkpointing, step
@@ -35,41 +35,39 @@ class Probe:
     ):
         self.device = next(model.parameters()).device
         self._tracker = Tracker(model, optimizer, self.device.type, limit)
-        self._cuda = self.device.type == "cuda"
-        self._before = 0
+        self._gpu: Gpu | None = None
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        if name == "step" and self._cuda:
-            torch.cuda.reset_peak_memory_stats(self.device)
-            self._before = torch.cuda.memory_allocated(self.device)
         with self._tracker(name):
+            if name == "step" and self.device.type == "cuda":
+                self._gpu = self._allocator()
             yield
 
     def memory(self) -> StepMemory:
         """What the step held, once it is over."""
         record = self._tracker.record
-        events, sizes = np.array(record.events), np.array(record.sizes)
         return account(
-            events,
-            sizes,
+            np.array(record.events),
+            np.array(record.sizes),
             np.array([KINDS[kind] for kind in record.kinds]),
             record.marks,
             source=f"measured on {describe(self.device)}",
-            beyond=self._beyond(events, sizes) if self._cuda else None,
+            gpu=self._gpu,
         )
 
-    def _beyond(self, events: np.ndarray, sizes: np.ndarray) -> Beyond:
-        """What else is on the GPU: told by the allocator and the driver, less what is followed."""
-        start = self._tracker.record.marks[0][1]
-        ours, _ = follow(events[:start].tolist(), sizes.tolist())
-        _, reserved = follow(events.tolist(), sizes.tolist())
+    def _allocator(self) -> Gpu:
+        """The GPU's allocator as it is now: with all that lives there, the step's or not."""
+        segments = [
+            segment
+            for segment in torch.cuda.memory_snapshot()
+            if segment["device"] == (self.device.index or 0)
+        ]
         free, total = torch.cuda.mem_get_info(self.device)
-        there = torch.cuda.memory_reserved(self.device)
-        return Beyond(
-            overhead=self._before - (ours[-1] if ours else 0),
-            reserved=there - reserved,
-            context=total - free - there,
+        return Gpu(
+            allocator_like(segments, self._tracker.addresses()),
+            known=len(self._tracker.record.events),
+            context=total - free - torch.cuda.memory_reserved(self.device),
         )
 
     def now(self) -> MemoryBreakdown:
@@ -87,9 +85,9 @@ class Recorder:
     """A phase hook for a run.
 
     `latest` is what step `step` held, the last one that was followed, and `highest` what the one
-    with the highest peak did. When a step fails, `failed` is what was alive at that moment,
-    if it was followed. `allocated` are the allocator's bytes at the end of each phase of any step
-    on a GPU. With `limit` a followed step ends with MemoryError before tensors exceed it.
+    with the highest peak did. When a followed step fails, `failed` is what was alive then, and
+    `left()` what of it still is. `allocated` are the allocator's bytes at the end of each phase
+    of any step on a GPU. With `limit`, a followed step ends with MemoryError as tensors exceed it.
     """
 
     def __init__(
@@ -99,8 +97,10 @@ class Recorder:
         self.latest: StepMemory | None = None
         self.highest: StepMemory | None = None
         self.failed: MemoryBreakdown | None = None
+        self.left: Callable[[], MemoryBreakdown] | None = None
         self.step = 0
         self.allocated: dict[str, int] = {}
+        self.followed = 0  # steps
         self._steps = 0
         self._next = 1
         self._probe: Probe | None = None
@@ -132,11 +132,12 @@ class Recorder:
             with probe("step"):
                 yield
         except BaseException:
-            self.failed = probe.now()
+            self.failed, self.left = probe.now(), probe.now
             raise
         finally:
             self._probe = None
         self.latest, self.step = probe.memory(), self._steps
+        self.followed += 1
         if self.highest is None or self.latest.peak.total > self.highest.peak.total:
             self.highest = self.latest
         self._next = self._steps + self._every(time.perf_counter() - start)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lorakit.memory.kernels import workspaces
 from lorakit.memory.tracker import Tracker
 from lorakit.model import Llama
 
@@ -48,8 +49,9 @@ class BackwardDone(Exception):
 class Scribe(Tracker):
     """A tracker that knows in which phase and layer it is."""
 
-    def __init__(self, device: str, whole: bool):
+    def __init__(self, device: str, target: str, whole: bool):
         super().__init__(nn.Module(), torch.optim.Optimizer([torch.empty(0)], {}), device)
+        self.target = target
         self.phase, self.whole = "build", whole
         self.layer: int | None = None
         self.names: list[Name] = []
@@ -71,7 +73,18 @@ class Scribe(Tracker):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if self.phase.startswith("optimizer") and args:
             return self._by_parameter(func, args, kwargs or {})
-        return super().__torch_dispatch__(func, types, args, kwargs)
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        if self.target == "cuda":
+            sizes, order = workspaces(func, args, result)
+            first = len(self.record.sizes)
+            self.record.sizes += sizes
+            self.record.kinds += [""] * len(sizes)
+            for event in order:
+                if event > 0:
+                    self.born(first + event - 1)
+                else:
+                    self.dead(first - event - 1)
+        return result
 
     def _by_parameter(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """What comes of a parameter's own tensors belongs to the parameter's layer."""
@@ -122,6 +135,7 @@ class Scribe(Tracker):
     def watch(self, model: Llama, optimizer: torch.optim.Optimizer) -> None:
         """Learn when a layer begins: forward by its call, backward by its output's gradient."""
         self.model, self.optimizer = model, optimizer
+        self.last = len(model.model.layers) - 1
         for number, layer in enumerate(model.model.layers):
             layer.register_forward_pre_hook(self._entering(number))
             layer.register_forward_hook(self._leaving(number))
@@ -140,7 +154,7 @@ class Scribe(Tracker):
         def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if not self.phase.startswith("forward"):
                 return
-            if number == len(self.model.model.layers) - 1:
+            if number == self.last:
                 self.layer = None
             output.register_hook(lambda gradient: self._go(number))
 

@@ -1,0 +1,329 @@
+"""Estimated memory beside a GPU's own: every cell a model, a method, a batch and a precision.
+
+    python benchmarks/memory.py estimate BEFORE.json            anywhere; no GPU is needed
+    python benchmarks/memory.py estimate THERE.json             on the GPU's machine
+    python benchmarks/memory.py measure BEFORE.json THERE.json OUT.json    on a GPU
+    python benchmarks/memory.py slowdown OUT.json               anywhere
+
+`estimate` does it for CUDA, on a PyTorch that has CUDA or that has none. `measure` takes real steps
+and asks the allocator. Then it runs the largest batches that are said to fit a budget, and 1.15
+times as many rows, with PyTorch held to that budget. Bytes of a cell are net of what the process
+held before it (`held_before`, the libraries' workspace). `slowdown` is what a recorder costs a run:
+runs with one and without take turns.
+"""
+
+import argparse
+import datetime
+import gc
+import itertools
+import json
+import math
+import platform
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+
+from lorakit.begin import begin
+from lorakit.device import describe, pick_device
+from lorakit.files import read_json, write_json
+from lorakit.lora import LoRAConfig, inject
+from lorakit.memory import DTYPES, Recorder, Setup, estimate, largest_batch
+from lorakit.memory.estimation import CONTEXT, WORKSPACE
+from lorakit.memory.recorder import Probe
+from lorakit.model import Llama, ModelConfig
+from lorakit.presets import PRESETS
+from lorakit.run import Run
+from lorakit.step import TrainConfig, make_optimizer, set_checkpointing, step
+
+MODELS = {
+    "mini": PRESETS["mini"],
+    "30m": ModelConfig(
+        vocab_size=8192,
+        hidden_size=512,
+        intermediate_size=1408,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        max_position_embeddings=1024,
+    ),
+    "smollm2-135m": PRESETS["smollm2-135m"],
+}
+METHODS = {"full": None, "r4": LoRAConfig(rank=4), "r64": LoRAConfig(rank=64)}
+LENGTH = 128
+BUDGETS = [  # model, method, precision, checkpointing, GB
+    ("smollm2-135m", "full", "float32", False, 8),
+    ("smollm2-135m", "full", "bfloat16", True, 4),
+    ("smollm2-135m", "r4", "bfloat16", False, 4),
+    ("smollm2-135m", "r64", "float32", True, 3),
+    ("30m", "full", "float32", False, 2),
+    ("30m", "r4", "bfloat16", False, 2),
+    ("mini", "full", "float32", False, 1),
+    ("mini", "r64", "float32", False, 2),
+]
+
+
+def cells() -> Iterator[dict[str, Any]]:
+    """model, method, batch, precision, checkpointing, implementation, autocast."""
+    keys = ("model", "method", "batch_size", "dtype", "checkpointing", "implementation", "autocast")
+    grid = [
+        *itertools.product(MODELS, METHODS, (1, 8, 32), DTYPES, (False,), ("foreach",), (False,)),
+        *itertools.product(MODELS, METHODS, (8, 32), DTYPES, (True,), ("foreach",), (False,)),
+        *itertools.product(MODELS, METHODS, (1, 8), ("float32",), (False,), ("fused",), (False,)),
+        *itertools.product(MODELS, METHODS, (8,), ("float32",), (False,), ("plain",), (False,)),
+        *itertools.product(
+            MODELS, ("full", "r4"), (8,), ("float32",), (False,), ("auto",), (True,)
+        ),
+    ]
+    return (dict(zip(keys, values, strict=True)) for values in grid)
+
+
+def setup(cell: dict[str, Any]) -> Setup:
+    return Setup(
+        model=MODELS[cell["model"]],
+        lora=METHODS[cell["method"]],
+        batch_size=cell["batch_size"],
+        length=LENGTH,
+        config=TrainConfig(
+            implementation=cell["implementation"],
+            gradient_checkpointing=cell["checkpointing"],
+            autocast=cell["autocast"],
+        ),
+        dtype=cell["dtype"],
+        device="cuda",
+    )
+
+
+def estimate_all(out: Path, processes: int) -> None:
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        rows = list(pool.map(estimated, cells()))
+    write_json(out, {"cuda": torch.cuda.is_available(), **_versions(), "cells": rows})
+
+
+def estimated(cell: dict[str, Any]) -> dict[str, Any]:
+    start = time.perf_counter()
+    held = estimate(setup(cell))
+    return _net(held) | {"seconds": round(time.perf_counter() - start, 3)}
+
+
+def _net(held) -> dict[str, int]:
+    return {
+        "allocated": held.peak.total - WORKSPACE,
+        "reserved": held.reserved - WORKSPACE,
+        "device": held.device,
+    }
+
+
+def do(one: Setup) -> tuple[int, int, dict[str, int]]:
+    """The allocator's peak of a step, what it reserves, and what a followed step says."""
+    net, optimizer, batches = _begin(one)
+    step(net, optimizer, batches, one.config)
+    torch.cuda.reset_peak_memory_stats()
+    step(net, optimizer, batches, one.config)
+    torch.cuda.synchronize()
+    allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+    probe = Probe(net, optimizer)
+    step(net, optimizer, batches, one.config, phase=probe)
+    peak = torch.cuda.max_memory_allocated()
+    followed = probe.memory().peak.total
+    return allocated, reserved, {"followed": followed, "allocator": peak}
+
+
+def _begin(one: Setup) -> tuple[nn.Module, torch.optim.Optimizer, list]:
+    torch.set_default_dtype(DTYPES[one.dtype])
+    try:
+        with torch.device("cuda"):
+            net = Llama(one.model)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    if one.lora is not None:
+        inject(net, one.lora)
+    set_checkpointing(net, one.config)
+    shape = one.batch_size, one.length
+    tokens = torch.randint(0, one.model.vocab_size, shape, device="cuda")
+    return net, make_optimizer(net, one.config), [(tokens, tokens.clone())]
+
+
+def measure(before: Path, there: Path, out: Path) -> None:
+    estimates = {"beforehand": read_json(before), "with_cuda": read_json(there)}
+    _warm_up()
+    held_before = {
+        "allocated": torch.cuda.memory_allocated(),
+        "reserved": torch.cuda.memory_reserved(),
+    }
+    rows = []
+    for number, cell in enumerate(cells()):
+        one = setup(cell)
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        allocated, reserved, followed = do(one)
+        free, total = torch.cuda.mem_get_info()
+        row = cell | {
+            "measured": {
+                "allocated": allocated - held_before["allocated"],
+                "reserved": reserved - held_before["reserved"],
+                "context": total - free - torch.cuda.memory_reserved(),
+            },
+            "followed_step": followed,
+            "accelerate": accelerate(one),
+        }
+        row |= {name: told["cells"][number] for name, told in estimates.items()}
+        rows.append(row)
+        print(*cell.values(), row["measured"], flush=True)
+    told = {
+        "command": f"python benchmarks/memory.py measure {before.name} {there.name} {out.name}",
+        "device": describe(torch.device("cuda")),
+        **_versions(),
+        **{
+            name: {key: value for key, value in told.items() if key != "cells"}
+            for name, told in estimates.items()
+        },
+        "length": LENGTH,
+        "held_before": held_before,
+        "errors": errors(rows),
+        "cells": rows,
+    }
+    write_json(out, told)
+    told["largest_batches"] = [largest(*budget) for budget in BUDGETS]
+    write_json(out, told)
+    print(json.dumps(told["errors"], indent=1))
+
+
+def errors(rows: list[dict]) -> dict[str, dict[str, float]]:
+    """Median and worst |estimate / measured - 1|, net of workspace and in total."""
+    found = {}
+    kinds = itertools.product(
+        ("with_cuda", "beforehand"), ("allocated", "reserved"), (0, WORKSPACE)
+    )
+    for name, kind, extra in kinds:
+        off = [abs((r[name][kind] + extra) / (r["measured"][kind] + extra) - 1) for r in rows]
+        label = f"{name}, {kind}, {'in total' if extra else 'net of workspace'}"
+        found[label] = {"median": median(off), "worst": max(off)}
+    off = [abs(r["followed_step"]["followed"] / r["followed_step"]["allocator"] - 1) for r in rows]
+    found["followed step, allocated"] = {"median": median(off), "worst": max(off)}
+    return found
+
+
+def accelerate(one: Setup) -> int | None:
+    """What `accelerate estimate-memory` tells for training with Adam, or None without it."""
+    try:
+        from accelerate.commands.estimate import estimate_training_usage
+        from accelerate.utils import calculate_maximum_sizes
+    except ImportError:
+        return None
+    with torch.device("meta"):
+        net = Llama(one.model)
+    # It knows no method, no batch and no length.
+    size, _ = calculate_maximum_sizes(net)
+    size = size if one.dtype == "float32" else size / 2
+    return int(max(estimate_training_usage(size, one.dtype).values()))
+
+
+def largest(model: str, method: str, dtype: str, checkpointing: bool, gigabytes: int) -> dict:
+    cell = {"model": model, "method": method, "batch_size": 1, "dtype": dtype}
+    cell |= {"checkpointing": checkpointing, "implementation": "foreach", "autocast": False}
+    fit = largest_batch(gigabytes * 10**9, setup(cell))
+    more = math.ceil(1.15 * fit.batch_size)
+    _, total = torch.cuda.mem_get_info()
+    row = {key: cell[key] for key in ("model", "method", "dtype", "checkpointing")}
+    row |= {"budget": fit.budget, "batch_size": fit.batch_size, "more": more}
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction((fit.budget - CONTEXT) / total)
+    try:
+        row["fits"] = _fits(replace(setup(cell), batch_size=fit.batch_size))
+        row["more_fits"] = _fits(replace(setup(cell), batch_size=more))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    print(row, flush=True)
+    return row
+
+
+def _fits(one: Setup) -> bool:
+    try:
+        net, optimizer, batches = _begin(one)
+        for _ in range(3):
+            step(net, optimizer, batches, one.config)
+        torch.cuda.synchronize()
+        return True
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        net = optimizer = batches = None
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def slowdown(out: Path, steps: int = 300, rounds: int = 3) -> None:
+    told = {}
+    for method in ("full", "lora"):
+        run = Run(base="mini", task="json", method=method, batch_size=16, steps=steps)
+        ratios, followed = [], []
+        for _ in range(rounds):
+            plain, _ = _timed(run, follow=False)
+            seconds, recorder = _timed(run, follow=True)
+            ratios.append(seconds / plain)
+            followed.append(recorder.followed)
+        told[method] = {"ratios": ratios, "followed": followed}
+        print(method, told[method], flush=True)
+    made = {"command": f"python benchmarks/memory.py slowdown {out.name}"}
+    made |= {"device": describe(pick_device()), **_versions(), "steps": steps}
+    write_json(out, made | told)
+
+
+def _timed(run: Run, follow: bool) -> tuple[float, Any]:
+    training = begin(run)
+    recorder = Recorder(training.model, training.optimizer) if follow else None
+    start = time.perf_counter()
+    training.run(**({"phase": recorder} if recorder else {}))
+    return time.perf_counter() - start, recorder
+
+
+def _warm_up() -> None:
+    """Let the libraries take their workspace."""
+    for dtype in DTYPES.values():
+        matrix = torch.randn(64, 64, device="cuda", dtype=dtype, requires_grad=True)
+        (matrix @ matrix).sum().backward()
+        del matrix
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    estimating = commands.add_parser("estimate")
+    estimating.add_argument("out", type=Path)
+    estimating.add_argument("--processes", type=int, default=2)
+    measuring = commands.add_parser("measure")
+    for name in ("before", "there", "out"):
+        measuring.add_argument(name, type=Path)
+    slowing = commands.add_parser("slowdown")
+    slowing.add_argument("out", type=Path)
+    options = parser.parse_args()
+    if options.command == "estimate":
+        estimate_all(options.out, options.processes)
+    elif options.command == "measure":
+        measure(options.before, options.there, options.out)
+    else:
+        slowdown(options.out)
+
+
+if __name__ == "__main__":
+    main()
