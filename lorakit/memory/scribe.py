@@ -156,7 +156,8 @@ class Scribe(Tracker):
                 return
             if number == self.last:
                 self.layer = None
-            output.register_hook(lambda gradient: self._go(number))
+            if output.requires_grad:
+                output.register_hook(lambda gradient: self._go(number))
 
         return hook
 

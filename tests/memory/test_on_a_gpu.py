@@ -1,0 +1,65 @@
+"""What an H100 measured, every cell of it, is what the estimate says here, without a GPU."""
+
+import json
+from pathlib import Path
+from statistics import median
+
+from lorakit.lora import LoRAConfig
+from lorakit.memory import Setup, estimate
+from lorakit.memory.estimation import WORKSPACE
+from lorakit.presets import PRESETS
+from lorakit.step import TrainConfig
+
+FILE = Path(__file__).parents[2] / "data" / "results" / "memory-h100.json"
+TOLD = json.loads(FILE.read_text())
+
+
+def setup(cell: dict) -> Setup:
+    method = cell["method"]
+    return Setup(
+        model=PRESETS[cell["model"]],
+        lora=None if method == "full" else LoRAConfig(rank=int(method[1:])),
+        batch_size=cell["batch_size"],
+        length=TOLD["length"],
+        config=TrainConfig(
+            implementation=cell["implementation"],
+            gradient_checkpointing=cell["checkpointing"],
+            autocast=cell["autocast"],
+        ),
+        dtype=cell["dtype"],
+        device="cuda",
+    )
+
+
+def test_the_estimates_are_what_the_allocator_said():
+    cells = [cell for cell in TOLD["cells"] if cell["model"] == "mini"]
+    assert len(cells) > 30
+    off = {"allocated": [], "reserved": []}
+    for cell in cells:
+        held = estimate(setup(cell))
+        for kind, found in {"allocated": held.peak.total, "reserved": held.reserved}.items():
+            off[kind].append(abs(found / (cell["measured"][kind] + WORKSPACE) - 1))
+    assert max(off["allocated"]) < 0.001
+    assert median(off["reserved"]) < 0.001
+    assert max(off["reserved"]) < 0.03, "a segment of 2 MiB more or less"
+
+
+def test_every_batch_that_was_said_to_fit_did_and_a_larger_one_did_not():
+    rows = TOLD["largest_batches"]
+    assert len(rows) >= 8
+    assert all(row["fits"] and not row["more_fits"] for row in rows)
+
+
+def test_the_table_has_every_axis():
+    axes = {
+        name: {cell[name] for cell in TOLD["cells"]}
+        for name in ("model", "method", "batch_size", "dtype", "checkpointing", "implementation")
+    }
+    assert len(TOLD["cells"]) >= 36
+    assert axes["model"] == {"mini", "30m", "smollm2-135m"}
+    assert axes["method"] == {"full", "r4", "r64"}
+    assert axes["batch_size"] == {1, 8, 32}
+    assert axes["dtype"] == {"float32", "bfloat16"}
+    assert axes["checkpointing"] == {True, False}
+    assert {"foreach", "fused"} <= axes["implementation"]
+    assert not TOLD["beforehand"]["cuda"] and TOLD["with_cuda"]["cuda"]
