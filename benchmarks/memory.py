@@ -61,12 +61,10 @@ LENGTH = 128
 BUDGETS = [  # model, method, precision, checkpointing, GB
     ("smollm2-135m", "full", "float32", False, 8),
     ("smollm2-135m", "full", "bfloat16", True, 4),
-    ("smollm2-135m", "r4", "bfloat16", False, 4),
     ("smollm2-135m", "r64", "float32", True, 3),
     ("30m", "full", "float32", False, 2),
     ("30m", "r4", "bfloat16", False, 2),
     ("mini", "full", "float32", False, 1),
-    ("mini", "r64", "float32", False, 2),
 ]
 
 

@@ -1,6 +1,7 @@
 """What only a GPU can show: half-precision bases, autocast, the allocator's own bytes, stacks."""
 
 import dataclasses
+import gc
 
 import pytest
 import torch
@@ -9,12 +10,13 @@ from weights import assert_same_weights, weights
 from lorakit.begin import begin
 from lorakit.experiment import finetune
 from lorakit.lora import LoRAConfig, inject, lora_layers
-from lorakit.memory import measure
+from lorakit.memory import Recorder, measure
 from lorakit.merging import merge, unmerge
 from lorakit.model import Llama
 from lorakit.presets import PRESETS
 from lorakit.run import Run
 from lorakit.step import TrainConfig
+from lorakit.survival import OutOfMemory, survive
 from lorakit.sweep import stack_runs
 from lorakit.text import Batches, Encoded
 from lorakit.widgets import MemoryExplorer, StartsExplorer
@@ -41,8 +43,49 @@ def test_weights_and_optimizer_are_what_the_allocator_holds():
     model = Llama(PRESETS["mini"]).cuda()
     inject(model, LoRAConfig(rank=8))
     batches = Batches(examples=(Encoded(tuple(range(32)), 0),) * 8, batch_size=4, pad_id=0)
-    held = measure(model, batches, TrainConfig())
+    held = measure(model, batches, TrainConfig()).most
     assert torch.cuda.memory_allocated() - before == pytest.approx(held.weights, rel=0.05)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_followed_step_agrees_with_the_allocators_peak(method, monkeypatch):
+    monkeypatch.setenv("LORAKIT_DEVICE", "cuda")
+    training = begin(Run(base="mini", task="json", method=method, batch_size=16, steps=4))
+    recorder = Recorder(training.model, training.optimizer)
+    for number in range(1, 5):
+        torch.cuda.reset_peak_memory_stats()
+        training.step(phase=recorder)
+        if recorder.step == number:
+            peak = recorder.latest.peak
+            assert peak.total == pytest.approx(torch.cuda.max_memory_allocated(), rel=0.01)
+            assert peak.tensors < peak.total <= recorder.latest.reserved < recorder.latest.device
+    assert recorder.step >= 2
+    assert recorder.allocated["step"] <= recorder.allocated["backward"]
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_full_gpu_ends_the_run_and_nothing_else(method, monkeypatch):
+    monkeypatch.setenv("LORAKIT_DEVICE", "cuda")
+    run = Run(base="mini", task="json", method=method, batch_size=512, steps=3)
+    small = begin(dataclasses.replace(run, batch_size=1))
+    small.run()  # libraries have their workspace
+    del small
+    training = begin(run)
+    before, length = weights(training.model), training.batches.batch(0)[0].shape[1]
+    setup = run.setup(training.model.config, length, "cuda")
+    gc.collect()
+    torch.cuda.empty_cache()
+    start, total = torch.cuda.memory_allocated(), torch.cuda.mem_get_info()[1]
+    torch.cuda.set_per_process_memory_fraction((start + 300e6) / total)
+    try:
+        for _ in range(20):
+            with pytest.raises(OutOfMemory, match="in step 1") as caught:
+                survive(training, setup)
+            assert caught.value.fit.batch_size < run.batch_size
+            assert torch.cuda.memory_allocated() == pytest.approx(start, rel=0.01)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert_same_weights(training.model, before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -46,7 +46,7 @@ def test_the_estimates_are_what_the_allocator_said():
 
 def test_every_batch_that_was_said_to_fit_did_and_a_larger_one_did_not():
     rows = TOLD["largest_batches"]
-    assert len(rows) >= 8
+    assert len(rows) >= 6
     assert all(row["fits"] and not row["more_fits"] for row in rows)
 
 
