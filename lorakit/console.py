@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,16 @@ def show_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 
-def show(rows: Iterable[Sequence[str]], *columns: str) -> None:
-    """A table on stdout; without `columns` of two, a name and a value a row."""
+def show(rows: Iterable[Sequence[str | int]], *columns: str) -> None:
+    """A table on stdout, its numbers to the right; without `columns` no line has a header."""
+    rows = list(rows)
     table = Table(box=SIMPLE_HEAD, show_header=bool(columns))
-    for header in columns or ("", ""):
-        table.add_column(header, overflow="fold")
+    for header, cell in zip_longest(columns, rows[0], fillvalue=""):
+        table.add_column(
+            str(header), overflow="fold", justify="right" if isinstance(cell, int) else "left"
+        )
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(cell if isinstance(cell, str) else f"{cell:,}") for cell in row))
     Console().print(table)
 
 
@@ -175,9 +179,7 @@ def _facts(result: Result) -> dict[str, str]:
         "loss after": f"{after.loss:.3g}" if after else "not judged",
         "parameters trained": f"{trained.trainable:,} ({trained.percent:.3g}%)",
         "on disk": decimal(result.disk),
-        "memory at its peak": decimal(result.memory.peak.total)
-        if result.memory
-        else "not measured",
+        "memory at its peak": _peak(result),
         "steps": f"{len(result.history.steps)} of {result.run.steps}",
         "training time": f"{result.history.seconds:.0f} s",
     }

@@ -1,5 +1,6 @@
 """How the command line speaks: literal texts, whole characters, Ctrl-C, errors in one line."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -19,7 +20,7 @@ from lorakit.console import (
 from lorakit.counts import Count
 from lorakit.experiment import Stopped
 from lorakit.history import History
-from lorakit.memory import MemoryBreakdown
+from lorakit.memory import MemoryBreakdown, StepMemory
 from lorakit.run import Answer, Progress, Result, Run
 from lorakit.scoring import Score
 
@@ -144,9 +145,22 @@ def test_no_tokens_are_no_text():
     assert "".join(whole_characters([], lambda ids: "never asked")) == ""
 
 
-def test_base_and_tuned_answer_stand_under_their_own_names(capsys):
-    answer = Answer(prompt="what?", expected="that", base="this", tuned="that")
-    result = Result(
+PEAK = MemoryBreakdown(weights=40_000, activations=2_000)
+STEP = StepMemory(
+    source="measured on a CPU",
+    phases={"forward": MemoryBreakdown(weights=40_000), "backward": PEAK},
+    most=PEAK,
+    reserved=42_000,
+    device=42_000,
+    timeline=None,
+    starts={},
+)
+
+
+@pytest.fixture
+def result() -> Result:
+    """Of a run that was stopped in its only step."""
+    return Result(
         run=Run(steps=1),
         device="CPU",
         model=None,
@@ -154,10 +168,13 @@ def test_base_and_tuned_answer_stand_under_their_own_names(capsys):
         parameters=Count(total=10, trainable=1),
         disk=1000,
         history=History(notes=["a [note]"]),
-        memory=MemoryBreakdown(weights=40),
+        memory=None,
         before=Score(right=0, count=2, loss=3.0),
-        answers=[answer],
+        answers=[Answer(prompt="what?", expected="that", base="this", tuned="that")],
     )
+
+
+def test_base_and_tuned_answer_stand_under_their_own_names(capsys, result):
     show_result(result, Path("out"), as_json=False)
     shown = capsys.readouterr()
     lines = [line.strip() for line in shown.out.splitlines()]
@@ -168,6 +185,17 @@ def test_base_and_tuned_answer_stand_under_their_own_names(capsys):
         ["this", "that"],
     ]
     assert "note: a [note]\n" in shown.err
+
+
+@pytest.mark.parametrize(("memory", "said"), [(None, "not measured"), (STEP, "42.0 kB")])
+def test_memory_is_that_of_the_peak_if_a_step_was_followed(capsys, result, memory, said):
+    result.memory = memory
+    show_result(result, Path("out"), as_json=False)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "peak" in line)
+    assert line.strip() == f"memory at its peak   {said}"
+    show_result(result, Path("out"), as_json=True)
+    told = json.loads(capsys.readouterr().out)["memory"]
+    assert told == (memory and memory.to_json())
 
 
 MARKED = "[red]x[/red] [/] :smile: /a/very/long/path/to/somewhere"
@@ -184,3 +212,19 @@ def test_a_narrow_table_folds_and_cuts_nothing(capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 12
     assert sorted("".join(shown.split())) == sorted("".join(MARKED.split()) + "1,234,567")
+
+
+def test_numbers_stand_to_the_right_under_their_header_and_texts_to_the_left(capsys):
+    show([("one", 7, "x"), ("two", 1_234_567, "long")], "", "bytes", "of")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rstrip() for line in lines if line.strip("─ ")] == [
+        "            bytes   of",
+        "  one           7   x",
+        "  two   1,234,567   long",
+    ]
+
+
+def test_a_text_among_numbers_stands_with_them(capsys):
+    show([("budget", 1000), ("fits", "no")])
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert lines == ["  budget   1,000", "  fits        no"]

@@ -41,9 +41,8 @@ def dry_run(
                 scribe.see(tensor, "weights")
             scribe.phase = "batch"
             batches = [_batch(batch_size, length, device) for _ in range(config.accumulation)]
-            # From the second on, micro-batches are alike.
             try:
-                step(net, optimizer, batches[:2], config, phase=scribe)
+                step(net, optimizer, batches, config, phase=scribe)
             except BackwardDone:
                 scribe.close()
                 return scribe.log()

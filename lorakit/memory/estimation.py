@@ -64,6 +64,9 @@ def _account(setup: Setup, budget: int | None) -> StepMemory | None:
         setup.batch_size == 1,
         rank == 1,
     )
+    sizes = family.sizes(setup.batch_size, rank)
+    if (more := setup.config.accumulation - 2) > 0:
+        sizes[family.first_batch] *= 1 + more  # all of a step's are there from its start
     gpu = None
     if setup.device == "cuda":
         limit = None if budget is None else int((1 - MARGIN) * (budget - CONTEXT - WORKSPACE))
@@ -71,7 +74,7 @@ def _account(setup: Setup, budget: int | None) -> StepMemory | None:
     try:
         held = account(
             family.blueprint.events,
-            family.sizes(setup.batch_size, rank),
+            sizes,
             family.blueprint.kinds,
             family.blueprint.marks,
             source=f"estimated for {DEVICES[setup.device]}",
@@ -88,7 +91,7 @@ def _what_counts(config: TrainConfig, device: str) -> TrainConfig:
     if implementation == "auto":  # PyTorch's choice; a tensor without memory would mislead it
         implementation = "foreach" if device == "cuda" else "plain"
     return TrainConfig(
-        accumulation=config.accumulation,
+        accumulation=min(config.accumulation, 2),  # from the second on, micro-batches are alike
         weight_decay=float(config.weight_decay > 0),
         momentum=float(config.momentum > 0),
         autocast=config.autocast,
@@ -114,6 +117,12 @@ class _Family:
     by_both: np.ndarray
     batch_size: int  # of `first`
     rank: int
+
+    @property
+    def first_batch(self) -> list[int]:
+        """The storages of a step's first tokens and labels."""
+        names = enumerate(self.blueprint.names)
+        return [place for place, name in names if name.phase == "batch" and name.which in (0, 1)]
 
     def sizes(self, batch_size: int, rank: int) -> np.ndarray:
         rows, ranks = batch_size - self.batch_size, rank - self.rank

@@ -5,6 +5,7 @@ from lorakit.plots.memory import draw_memory
 from lorakit.plots.spectrum import draw_layers, draw_spectrum
 from lorakit.plots.style import COLORS, PARTS, figure, png, save_picture
 from lorakit.plots.tensors import draw_tensors
+from lorakit.plots.timeline import draw_timeline
 from lorakit.plots.training import draw_loss, draw_pace
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "draw_share",
     "draw_spectrum",
     "draw_tensors",
+    "draw_timeline",
     "figure",
     "png",
     "save_picture",

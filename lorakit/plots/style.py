@@ -25,7 +25,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
 from lorakit.files import replacing
 
@@ -43,11 +45,14 @@ PARTS = {
     "gradients": "#f0e442",
     "optimizer": "#cc79a7",
     "activations": "#009e73",
+    "temporaries": "#a6e0cd",  # what activations are for a moment: a tint of their colour
+    "overhead": "#999999",
 }
 MAPS = {"full": "Oranges", "lora": "Blues"}  # from nothing to most of what that colour stands for
 EDGE = "#666666"  # of what would be lost on black or on white
 SMALL, LARGE = 11, 13  # points: ticks and notes, titles
 TIMES = "\N{MULTIPLICATION SIGN}"
+OVER = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # behind letters that a line meets
 STILL = "#e8e8e8"  # where there is nothing, or nothing has changed
 UNCHANGED = "nothing has changed yet"
 
@@ -127,6 +132,20 @@ def dress(ax: Axes, *, x: str, y: str = "", **legend: Any) -> None:
         ax.legend(frameon=False, fontsize=SMALL, **legend)
 
 
+def below(ax: Axes, parts: Sequence[str]) -> dict[str, Any]:
+    """For `dress`: a legend of these `PARTS` in one row below the axes and their label."""
+    return {
+        "loc": "upper center",
+        "handles": [Patch(facecolor=PARTS[part], label=part) for part in parts],
+        "ncols": len(parts),
+        "handlelength": 1.3,
+        "handletextpad": 0.5,
+        "columnspacing": 1.1,
+        "bbox_to_anchor": (0.5, 0),
+        "bbox_transform": ax.transAxes + ScaledTranslation(0, -0.55, ax.figure.dpi_scale_trans),
+    }
+
+
 def log_limits(values: Sequence[float], decades: float = 300) -> tuple[float, float]:
     """Limits in steps of 1, 2, 5 that hold `values`, at most so many decades of them."""
     seen = [value for value in values if 0 < value < math.inf] or [1.0]
@@ -153,6 +172,18 @@ def round_up(value: float) -> float:
     """The next of 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, ... from `value` on up."""
     decade = 10.0 ** math.floor(math.log10(value))
     return next(step * decade for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * decade >= value)
+
+
+def unit(largest: float) -> tuple[int, str]:
+    """What an axis up to so many bytes counts in: MB, or GB where MB would be long numbers."""
+    return (10**9, "GB") if largest >= 10**10 else (10**6, "MB")
+
+
+def size(bytes_: float) -> str:
+    """1.3 MB, 282 GB, 1,443 GB: 10^6 and 10^9 bytes."""
+    scale, name = (1e9, "GB") if bytes_ >= 1e9 else (1e6, "MB")
+    value = bytes_ / scale
+    return f"{value:,.0f} {name}" if value >= 100 else f"{value:.3g} {name}"
 
 
 def ink(color: Any) -> str:

@@ -1,9 +1,11 @@
 """Explorables for notebooks: controls -> plain function -> drawing -> picture, one to a file."""
 
+from lorakit.widgets.budget import BudgetExplorer
 from lorakit.widgets.explorable import Explorable, shown
 from lorakit.widgets.finetune import FinetuneExplorer
 from lorakit.widgets.handshake import Handshake
 from lorakit.widgets.job import Job
+from lorakit.widgets.live_memory import LiveMemoryExplorer
 from lorakit.widgets.memory import MemoryExplorer
 from lorakit.widgets.pace import PaceExplorer
 from lorakit.widgets.parameters import ParametersExplorer
@@ -13,10 +15,12 @@ from lorakit.widgets.starts import StartsExplorer
 from lorakit.widgets.step import StepExplorer
 
 __all__ = [
+    "BudgetExplorer",
     "Explorable",
     "FinetuneExplorer",
     "Handshake",
     "Job",
+    "LiveMemoryExplorer",
     "MemoryExplorer",
     "PaceExplorer",
     "ParametersExplorer",

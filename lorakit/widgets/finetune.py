@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import ipywidgets
 
 from lorakit.experiment import Stopped, finetune
-from lorakit.memory import MemoryBreakdown
+from lorakit.memory import StepMemory
 from lorakit.plots import COLORS, draw_loss, draw_memory
+from lorakit.plots.style import size
 from lorakit.run import Answer, Progress, Result, Run
 from lorakit.widgets.job import Job
 from lorakit.widgets.picture import Picture
@@ -47,7 +48,9 @@ class FinetuneExplorer(Job):
             result = finetune(run, stop=self.stopping, report=lambda told: self._show(run, told))
         except Stopped as stopped:
             return str(stopped)
-        self._draw(run, result.history.losses, result.memory)
+        self._draw_loss(run, result.history.losses)
+        if result.memory is not None:
+            self._draw_memory(run, result.memory, "measured in the step with the highest peak")
         if self.comm is not None:  # closed meanwhile, it holds no model
             self.result = result
         self.table.value = answers_table(result.answers)
@@ -63,14 +66,15 @@ class FinetuneExplorer(Job):
     def _show(self, run: Run, progress: Progress) -> None:
         self.show(progress)
         if progress.memory is not None and self.due():
-            self._draw(run, progress.losses, progress.memory)
+            self._draw_loss(run, progress.losses)
+            self._draw_memory(run, progress.memory, f"measured in step {progress.followed}")
 
-    def _draw(self, run: Run, losses: Sequence[float], memory: MemoryBreakdown) -> None:
-        self._draw_loss(run, losses)
+    def _draw_memory(self, run: Run, memory: StepMemory, title: str) -> None:
         with self.memory.drawing(blit=True) as ax:
-            draw_memory(ax, {run.method: memory}, title=f"measured in step {len(losses)}")
-        held = f"{memory.total / 1e6:,.4g} MB"
-        self.memory.text = f"{held} held at once, at the end of forward or backward"
+            draw_memory(ax, {run.method: memory.peak}, title=title, totals=True)
+        self.memory.text = (
+            f"{size(memory.peak.total)} held at once, at the peak: it falls in {memory.phase}"
+        )
 
     def _draw_loss(self, run: Run, losses: Sequence[float]) -> None:
         style = {"label": run.method, "color": COLORS[run.method]}

@@ -8,18 +8,20 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from typing import ClassVar
 
 import ipywidgets
 
 from lorakit.run import Progress
 from lorakit.widgets.explorable import Explorable, shown
 
-REDRAW = 0.5  # seconds between two live pictures
 _ONE_AT_A_TIME = threading.Lock()  # held by the job that is alive
 
 
 class Job(Explorable):
     """An explorable with work to do: `work`, which listens to `stopping` and speaks by `show`."""
+
+    redraw: ClassVar[float] = 0.5  # seconds between two live pictures
 
     def __init__(
         self,
@@ -121,7 +123,7 @@ class Job(Explorable):
     def due(self) -> bool:
         """Whether it is time for another live picture; then the clock starts anew."""
         now = time.monotonic()
-        due = now - self._drawn > REDRAW
+        due = now - self._drawn > self.redraw
         if due:
             self._drawn = now
         return due

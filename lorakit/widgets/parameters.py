@@ -9,6 +9,7 @@ from lorakit.counts import Count, count, skeleton
 from lorakit.lora import ALL_LINEAR, LoRAConfig, target_layers
 from lorakit.model import ModelConfig
 from lorakit.plots import draw_matrices, draw_share
+from lorakit.plots.style import size
 from lorakit.presets import PRESETS
 from lorakit.run import disk_bytes
 from lorakit.widgets.explorable import Explorable, shown
@@ -75,11 +76,6 @@ def describe_layer(found: Parameters, lora: LoRAConfig) -> str:
         f"one layer at rank {lora.rank}: B and A have {factors:,} numbers, the weights that they "
         f"stand beside {full:,} ({factors / full:.2%})"
     )
-
-
-def size(bytes_: int) -> str:
-    """1.3 MB, 282 GB: 10^6 and 10^9 bytes."""
-    return f"{bytes_ / 1e9:,.3g} GB" if bytes_ >= 1e9 else f"{bytes_ / 1e6:,.3g} MB"
 
 
 class ParametersExplorer(Explorable):

@@ -14,7 +14,7 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 
 
 def slider(
-    name: str, options: Sequence[int], value: float, *, on_release: bool = False
+    name: str, options: Sequence[float], value: float, *, on_release: bool = False
 ) -> ipywidgets.SelectionSlider:
     """A slider over `options` and `value`; with `on_release` it speaks when the mouse lets go."""
     return ipywidgets.SelectionSlider(

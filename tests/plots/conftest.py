@@ -2,8 +2,11 @@
 
 import pytest
 
+from lorakit.memory import StepMemory, measure
 from lorakit.plots import figure
 from lorakit.spectrum import Spectrum
+from lorakit.step import TrainConfig
+from lorakit.text import Batches, Encoded
 
 
 @pytest.fixture
@@ -22,3 +25,9 @@ def spectra() -> list[Spectrum]:
         for layer in range(3)
         for name, size in (("q_proj", 1.0 + layer), ("v_proj", 0.5))
     ]
+
+
+@pytest.fixture
+def measured_step(model) -> StepMemory:
+    example = Encoded(tokens=(0,) * 9, prompt=1)
+    return measure(model, Batches(examples=(example,), batch_size=2, pad_id=0), TrainConfig())

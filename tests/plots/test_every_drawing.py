@@ -13,6 +13,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from lorakit.changes import Change
+from lorakit.memory import PARTS as memory_parts
 from lorakit.plots import (
     COLORS,
     PARTS,
@@ -24,9 +25,10 @@ from lorakit.plots import (
     draw_share,
     draw_spectrum,
     draw_tensors,
+    draw_timeline,
     save_picture,
 )
-from lorakit.plots.style import MAPS, ink, round_up
+from lorakit.plots.style import MAPS, ink, round_up, size
 
 SIZES = {"weights": 5.4e8, "gradients": 5.4e8, "optimizer": 1.1e9, "activations": 1e9}
 
@@ -51,6 +53,18 @@ def memory(ax, spectra):
     draw_memory(ax, {"full": SimpleNamespace(**SIZES)}, title="measured")
 
 
+def budget(ax, spectra):
+    runs = {"full": SimpleNamespace(**SIZES, overhead=3e8), "LoRA": SimpleNamespace(**SIZES)}
+    draw_memory(ax, runs, totals=True, budget=3 * 10**9)
+
+
+def timeline(ax, spectra):
+    instants = np.arange(1, 37).reshape(6, 6) * 10**6
+    starts = {"forward": 0, "backward": 2, "optimizer": 4}
+    one = SimpleNamespace(timeline=instants, starts=starts)
+    draw_timeline(ax, {"full": one, "LoRA": one}, title="full: step 12, LoRA: step 9")
+
+
 def matrices(ax, spectra):
     draw_matrices(ax, {"q": (576, 576), "up": (1536, 576)}, 8, adapted=["q"])
 
@@ -66,7 +80,8 @@ def tensors(ax, spectra):
 
 
 EVERY = pytest.mark.parametrize(
-    "draw", [loss, pace, spectrum, layers, memory, matrices, share, tensors]
+    "draw",
+    [loss, pace, spectrum, layers, memory, budget, timeline, matrices, share, tensors],
 )
 
 
@@ -97,6 +112,10 @@ def test_colors_that_meet_in_one_figure_differ(table):
     assert len(set(table.values())) == len(table)
 
 
+def test_the_parts_are_those_of_a_steps_memory_in_their_order():
+    assert tuple(PARTS) == memory_parts
+
+
 def test_a_part_of_memory_has_the_color_of_no_idea():
     assert not set(PARTS.values()) & set(COLORS.values())
 
@@ -116,6 +135,14 @@ def test_letters_are_black_on_light_and_white_on_dark(color, letters):
 )
 def test_limits_are_round_numbers(value, limit):
     assert round_up(value) == pytest.approx(limit)
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "words"),
+    [(1_340_000, "1.34 MB"), (999_000_000, "999 MB"), (4.5e9, "4.5 GB"), (1.4428e12, "1,443 GB")],
+)
+def test_bytes_are_told_in_three_digits_of_the_unit_that_people_use(bytes_, words):
+    assert size(bytes_) == words
 
 
 # Files

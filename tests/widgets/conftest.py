@@ -10,9 +10,11 @@ from lorakit.experiment import finetune
 from lorakit.presets import PRESETS
 from lorakit.run import Result, Run
 from lorakit.widgets import (
+    BudgetExplorer,
     Explorable,
     FinetuneExplorer,
     Handshake,
+    LiveMemoryExplorer,
     MemoryExplorer,
     ParametersExplorer,
     SpectrumExplorer,
@@ -20,7 +22,13 @@ from lorakit.widgets import (
     StepExplorer,
 )
 
-SHAPE = replace(PRESETS["mini"], hidden_size=32, intermediate_size=48, num_hidden_layers=1)
+# Wide enough for a rank of 64.
+SHAPE = replace(PRESETS["mini"], hidden_size=64, intermediate_size=96, num_hidden_layers=1)
+SHAPES = {
+    "mini": SHAPE,
+    "smollm2-135m": replace(SHAPE, num_hidden_layers=2, max_position_embeddings=1024),
+    "large": replace(SHAPE, intermediate_size=256, num_hidden_layers=5, vocab_size=5000),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +78,14 @@ def full(run) -> Result:
 
 
 @pytest.fixture
-def make(run, full, lora):
+def shapes(monkeypatch):
+    """Models for the budget, under the names of larger ones."""
+    monkeypatch.setattr("lorakit.widgets.budget.PRESETS", SHAPES)
+    return SHAPES
+
+
+@pytest.fixture
+def make(run, full, lora, shapes):
     """Makes an explorable by its name."""
     makers = {
         "parameters": lambda: ParametersExplorer("mini", rank=8, alpha=16),
@@ -81,5 +96,7 @@ def make(run, full, lora):
         "handshake": lambda: Handshake(),
         "finetune": lambda: FinetuneExplorer(run),
         "starts": lambda: StartsExplorer(run),
+        "budget": lambda: BudgetExplorer(length=32, batch_size=2),
+        "live": lambda: LiveMemoryExplorer(run),
     }
     return lambda name: makers[name]()

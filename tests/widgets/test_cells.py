@@ -36,6 +36,17 @@ def test_a_cell_run_again_closes_what_it_made(running):
     assert not closed(second) and not closed(second.picture)
 
 
+@pytest.mark.parametrize("name", ["budget", "live", "memory", "finetune"])
+def test_every_kind_of_explorable_makes_way_with_all_its_pictures(running, make, name):
+    running("a", 1)
+    first = make(name)
+    pictures = first.pictures
+    running("a", 2)
+    second = make(name)
+    assert closed(first) and all(map(closed, pictures))
+    assert not closed(second)
+
+
 def test_only_the_last_execution_of_a_cell_is_kept(running):
     for execution in range(1, 6):
         running("a", execution)

@@ -9,6 +9,7 @@ from explorables import assert_moves, controls, look, values
 
 from lorakit.plots import figure
 from lorakit.widgets import Explorable, Picture, shown
+from lorakit.widgets.budget import OPTIMIZERS
 
 Q = "model.layers.0.self_attn.q_proj"
 # An explorable, one of its controls, another value, and the pictures that it moves.
@@ -22,6 +23,14 @@ MOVES = [
     ("estimate", "settings.method", "full", ("picture",)),
     ("estimate", "settings.rank", 64, ("picture",)),
     ("estimate", "settings.batch_size", 16, ("picture",)),
+    ("budget", "model", "large", ("picture",)),
+    ("budget", "optimizer", OPTIMIZERS["SGD"], ("picture",)),
+    ("budget", "dtype", "bfloat16", ("picture",)),
+    ("budget", "device", "cuda", ("picture",)),
+    ("budget", "rank", 32, ("picture",)),
+    ("budget", "batch_size", 8, ("picture",)),
+    ("budget", "length", 64, ("picture",)),
+    ("budget", "budget", 0.1, ("picture",)),
     ("spectrum", "layer", Q, ("values",)),
     ("spectrum", "cut", 4, ("values",)),
     ("step", "method", "full", ("picture",)),
@@ -72,6 +81,15 @@ def test_a_setting_decides_the_next_run_and_moves_no_picture(make, control, valu
     assert look(explorer) == before
     slider.value = old
     assert explorer.settings.run == run
+
+
+@pytest.mark.parametrize("name", dict.fromkeys(name for name, *_ in MOVES) | {"live": ()})
+def test_what_it_and_its_pictures_are_is_told_in_words_that_stay(make, name):
+    explorer = make(name)
+    assert explorer._repr_mimebundle_()["text/plain"] == explorer.alt
+    for picture in explorer.pictures:
+        assert picture.alt
+        assert picture.text == picture.alt if not picture.value else picture.text != picture.alt
 
 
 # The asking itself

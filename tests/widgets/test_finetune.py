@@ -8,15 +8,15 @@ import weakref
 import pytest
 
 from lorakit.plots import PARTS
+from lorakit.plots.style import size
 from lorakit.run import Answer, Run
 from lorakit.widgets import finetune as module
-from lorakit.widgets import job
 from lorakit.widgets.finetune import FinetuneExplorer, answers_table
 
 
 @pytest.fixture
 def explorer(tiny_base, tiny_task, monkeypatch) -> FinetuneExplorer:
-    monkeypatch.setattr(job, "REDRAW", 0.0)
+    monkeypatch.setattr(FinetuneExplorer, "redraw", 0.0)
     return FinetuneExplorer(
         Run(base=tiny_base, task=tiny_task, rank=4, steps=6, lr=1e-2, answers=2)
     )
@@ -53,9 +53,31 @@ def test_the_pictures_are_the_runs_losses_and_memory(explorer):
     result = explorer.train(wait=True)
     assert list(explorer.loss.axes.lines[0].get_ydata()) == result.history.losses
     widths = [bars[0].get_width() * 1e6 for bars in explorer.memory.axes.containers]
-    assert widths == pytest.approx([getattr(result.memory, part) for part in PARTS])
-    assert explorer.memory.axes.get_title() == "measured in step 6"
-    assert explorer.memory.text.startswith(f"{result.memory.total / 1e6:,.4g} MB held at once")
+    peak = result.memory.peak
+    assert widths == pytest.approx([value for p in PARTS if (value := getattr(peak, p))])
+    assert explorer.memory.axes.get_title() == "measured in the step with the highest peak"
+    total = size(peak.total)
+    assert total in [text.get_text() for text in explorer.memory.axes.texts]
+    assert explorer.memory.text.startswith(f"{total} held at once")
+    assert explorer.memory.text.endswith(f"falls in {result.memory.phase}")
+
+
+def test_a_live_picture_names_the_step_that_was_followed(explorer, monkeypatch):
+    real, told, titles = module.finetune, [], []
+
+    def listen(run, *, stop, report):
+        def tell(progress):
+            report(progress)
+            if progress.memory is not None:
+                told.append(progress.followed)
+                titles.append(explorer.memory.axes.get_title())
+
+        return real(run, stop=stop, report=tell)
+
+    monkeypatch.setattr(module, "finetune", listen)
+    explorer.train(wait=True)
+    assert told[:2] == [1, 2] and len(told) == 6
+    assert titles == [f"measured in step {number}" for number in told]
 
 
 def test_the_same_run_again_leaves_the_same_pictures(explorer):
@@ -174,7 +196,7 @@ def test_answers_are_escaped():
 
 
 def test_a_stopped_run_shows_its_last_step_however_seldom_it_draws(explorer, monkeypatch):
-    monkeypatch.setattr(job, "REDRAW", 1e9)
+    monkeypatch.setattr(FinetuneExplorer, "redraw", 1e9)
     real = module.finetune
 
     def stopped_after_3(run, *, stop, report):

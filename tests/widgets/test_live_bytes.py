@@ -7,8 +7,16 @@ import pytest
 import torch
 from explorables import assert_keeps_nothing, controls, values
 
-from lorakit.widgets import FinetuneExplorer, Handshake, StartsExplorer, picture, step
-from lorakit.widgets.memory import _measured
+from lorakit.widgets import (
+    FinetuneExplorer,
+    Handshake,
+    LiveMemoryExplorer,
+    StartsExplorer,
+    budget,
+    picture,
+    step,
+)
+from lorakit.widgets.measured import measured
 
 MOVES = 50
 CYCLES = 20
@@ -20,6 +28,7 @@ def nothing_is_rendered(monkeypatch):
     monkeypatch.setattr(picture, "png", lambda figure: b"")
     monkeypatch.setattr(picture.Picture, "_blit", lambda self, kept: ((), b""))
     monkeypatch.setattr(step, "draw_tensors", lambda ax, changes, concept: None)
+    monkeypatch.setattr(budget, "advice", lambda budget, setups, rank: "")  # nor do words
 
 
 def moves(explorer):
@@ -27,7 +36,8 @@ def moves(explorer):
     turns = [(control, cycle(values(control)[:2])) for control in controls(explorer)]
 
     def move() -> None:
-        _measured.cache_clear()  # or the second move to a value would measure nothing
+        measured.cache_clear()  # or the second move to a value would measure nothing
+        getattr(explorer, "measured", {}).clear()
         for control, turn in turns:
             control.value = next(turn)
 
@@ -43,7 +53,7 @@ def test_fifty_moves_of_every_control_leave_no_tensor_behind(make, name):
     assert_keeps_nothing(move, MOVES)
 
 
-@pytest.mark.parametrize("explorable", [FinetuneExplorer, StartsExplorer])
+@pytest.mark.parametrize("explorable", [FinetuneExplorer, LiveMemoryExplorer, StartsExplorer])
 def test_training_and_dropping_again_and_again_leaves_no_tensor_behind(run, explorable):
     short = replace(run, steps=1, heldout=1, answers=0)
 
@@ -53,6 +63,12 @@ def test_training_and_dropping_again_and_again_leaves_no_tensor_behind(run, expl
         explorer.close()
 
     assert_keeps_nothing(train_and_drop, CYCLES)
+
+
+def test_the_steps_beside_a_budget_leave_no_tensor_behind(make):
+    move = moves(make("budget"))  # many controls, each with a real step by each method
+    move()
+    assert_keeps_nothing(move, 2)
 
 
 def test_a_run_after_a_run_keeps_one_model(make):

@@ -8,19 +8,33 @@ from live_bytes import LiveBytes
 from matplotlib.colors import to_hex
 
 from lorakit.lora import LoRAConfig, inject, trainable
-from lorakit.memory import quick_estimate
+from lorakit.memory import MemoryBreakdown, StepMemory, estimate
 from lorakit.model import Llama
 from lorakit.plots import PARTS
 from lorakit.step import TrainConfig, make_optimizer, response_loss
-from lorakit.widgets.memory import MemoryExplorer, _measured, describe, measured, memory
+from lorakit.widgets import measured as module
+from lorakit.widgets.measured import measured
+from lorakit.widgets.memory import MemoryExplorer, describe
 
 LENGTH = 12
-LORA = LoRAConfig(rank=4)
+LORA = LoRAConfig(rank=4, alpha=8)  # the run's
+CPU = torch.device("cpu")
+LESSON = ("weights", "gradients", "optimizer", "activations")
 
 
 @pytest.fixture
 def explorer(shape, run) -> MemoryExplorer:
     return MemoryExplorer(shape, run, length=LENGTH)
+
+
+def setup(run, shape, lora, batch_size):
+    method = "full" if lora is None else "lora"
+    run = replace(run.with_method(method), batch_size=batch_size)
+    return run.setup(shape, LENGTH, "cpu")
+
+
+def most(step: StepMemory) -> MemoryBreakdown:
+    return replace(step.most, temporaries=0, overhead=0)
 
 
 def counted(shape, lora, batch_size) -> dict[str, int]:
@@ -50,8 +64,8 @@ def counted(shape, lora, batch_size) -> dict[str, int]:
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("batch_size", [2, 8])
-def test_what_is_measured_is_what_a_step_done_by_hand_keeps_alive(shape, lora, batch_size):
-    found = measured(shape, lora, batch_size=batch_size, length=LENGTH)
+def test_what_is_measured_is_what_a_step_done_by_hand_keeps_alive(run, shape, lora, batch_size):
+    found = measured(setup(run, shape, lora, batch_size), CPU).most
     expected = counted(shape, lora, batch_size)
     assert found.weights == expected["weights"]
     assert found.gradients == expected["gradients"]
@@ -60,44 +74,52 @@ def test_what_is_measured_is_what_a_step_done_by_hand_keeps_alive(shape, lora, b
 
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
-def test_gradients_and_moments_are_those_of_what_trains(shape, lora):
+def test_gradients_and_moments_are_those_of_what_trains(run, shape, lora):
     model = Llama(shape)
     if lora is not None:
         inject(model, lora)
     trains = trainable(model)
-    found = measured(shape, lora, batch_size=2, length=LENGTH)
+    found = measured(setup(run, shape, lora, 2), CPU).most
     assert found.weights == 4 * sum(p.numel() for p in model.parameters())
     assert found.gradients == 4 * sum(p.numel() for p in trains)
     assert found.optimizer == 2 * found.gradients + 4 * len(trains)  # and a step count a tensor
 
 
-def test_the_explorers_numbers_are_the_measured_ones(explorer, shape):
+def test_the_explorers_numbers_are_the_measured_ones(explorer, run, shape):
     explorer.settings.batch_size.value = 8
     assert explorer.memories() == {
-        "full": measured(shape, None, batch_size=8, length=LENGTH),
-        "lora": measured(shape, replace(LORA, alpha=1.0), batch_size=8, length=LENGTH),
+        "full": most(measured(setup(run, shape, None, 8), CPU)),
+        "lora": most(measured(setup(run, shape, LORA, 8), CPU)),
     }
 
 
 @pytest.mark.parametrize("batch_size", [2, 8])
-def test_unmeasured_the_numbers_are_the_quick_estimates(shape, run, batch_size):
+def test_unmeasured_the_numbers_are_the_estimates(shape, run, batch_size):
     explorer = MemoryExplorer(shape, run, length=LENGTH, measure=False)
     explorer.settings.batch_size.value = batch_size
     assert explorer.memories() == {
-        "full": quick_estimate(shape, None, batch_size=batch_size, length=LENGTH),
-        "lora": quick_estimate(shape, LORA, batch_size=batch_size, length=LENGTH),
+        "full": most(estimate(setup(run, shape, None, batch_size))),
+        "lora": most(estimate(setup(run, shape, LORA, batch_size))),
     }
+
+
+def test_what_is_there_for_a_moment_is_left_out(explorer):
+    assert all(step.most.temporaries > 0 for step in explorer.steps().values())
+    for memory in explorer.memories().values():
+        assert memory.temporaries == memory.overhead == 0
+    legend = explorer.picture.axes.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == [*LESSON]
 
 
 def test_unmeasured_no_step_is_done(shape, run, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a step was measured")
 
-    monkeypatch.setattr("lorakit.widgets.memory.measure", refuse)
-    _measured.cache_clear()
+    monkeypatch.setattr(module, "measure", refuse)
+    measured.cache_clear()
     explorer = MemoryExplorer(shape, run, length=LENGTH, measure=False)
     explorer.settings.batch_size.value = 32
-    assert "estimated: one step of 32 x 12 tokens" in explorer.picture.axes.get_title()
+    assert explorer.picture.axes.get_title() == "estimated for a CPU: one step of 32 x 12 tokens"
 
 
 def test_measured_numbers_name_the_device(explorer):
@@ -132,10 +154,27 @@ def test_alpha_is_no_control(explorer):
     assert [c.description for c in explorer.settings.children] == ["method", "rank", "batch size"]
 
 
-@pytest.mark.parametrize("source", [measured, quick_estimate])
-def test_no_byte_depends_on_alpha(shape, run, source):
-    found = [memory(source, shape, replace(run, alpha=alpha), LENGTH) for alpha in (1.0, 64.0)]
-    assert found[0] == found[1]
+@pytest.mark.parametrize("measure", [True, False])
+def test_no_byte_depends_on_alpha(shape, run, measure):
+    runs = [replace(run, alpha=alpha) for alpha in (1.0, 64.0)]
+    one, other = (MemoryExplorer(shape, r, length=LENGTH, measure=measure) for r in runs)
+    assert one.memories() == other.memories()
+
+
+def test_measuring_draws_nothing_from_the_random_numbers_of_others(explorer):
+    measured.cache_clear()
+    before = torch.random.get_rng_state()
+    explorer.settings.batch_size.value = 16
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_the_base_is_held_in_the_setups_precision(run, shape, lora, dtype):
+    found = measured(replace(setup(run, shape, lora, 2), dtype=dtype), CPU).most
+    bytes_ = {"float32": 4, "bfloat16": 2}[dtype]
+    base = sum(p.numel() for p in Llama(shape).parameters())
+    assert found.weights - bytes_ * base == (found.gradients if lora else 0)  # A and B: float32
 
 
 def test_the_same_settings_are_measured_once(explorer, monkeypatch):
@@ -144,7 +183,7 @@ def test_the_same_settings_are_measured_once(explorer, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr("lorakit.widgets.memory.measure", refuse)
+    monkeypatch.setattr(module, "measure", refuse)
     explorer.settings.rank.value = 4
     explorer.settings.method.value = "full"
     explorer.settings.rank.value = 8
@@ -159,9 +198,9 @@ def test_a_bar_is_as_wide_as_its_part_is_large(explorer, batch_size, rank):
     widths = [[bar.get_width() * 1e6 for bar in bars] for bars in containers]
     assert widths == [
         pytest.approx([getattr(found[method], part) for method in ("full", "lora")])
-        for part in PARTS
+        for part in LESSON
     ]
-    assert [to_hex(bars[0].get_facecolor()) for bars in containers] == [*PARTS.values()]
+    assert [to_hex(bars[0].get_facecolor()) for bars in containers] == [PARTS[p] for p in LESSON]
 
 
 @pytest.mark.parametrize(("method", "pale"), [("full", [1, 0.3]), ("lora", [0.3, 1])])
@@ -175,7 +214,7 @@ def test_the_method_that_is_not_chosen_is_pale(explorer, method, pale):
 def test_the_words_hold_the_numbers(explorer, method):
     explorer.settings.method.value = method
     found = explorer.memories()
-    _, gradients, optimizer, activations = astuple(found[method])
+    _, gradients, optimizer, activations, *_ = astuple(found[method])
     words = explorer.picture.text
     assert words == describe(method, found)
     assert words.startswith(f"{method}: {activations / 1e6:,.4g} MB of activations")

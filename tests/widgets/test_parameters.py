@@ -6,8 +6,9 @@ from explorables import look
 from lorakit.adapters import save_adapter
 from lorakit.lora import ALL_LINEAR, LoRAConfig, inject, lora_layers, trainable
 from lorakit.model import Llama
+from lorakit.plots.style import size
 from lorakit.presets import PRESETS
-from lorakit.widgets.parameters import TARGETS, ParametersExplorer, parameters, size
+from lorakit.widgets.parameters import TARGETS, ParametersExplorer, parameters
 
 MINI = PRESETS["mini"]
 
@@ -101,14 +102,6 @@ def test_the_words_hold_the_numbers(explorer):
     factors, weights = 16 * (4096 + 4096 + 1024 + 4096), 4096 * 4096 + 1024 * 4096
     assert f"have {factors:,} numbers" in explorer.matrices.text
     assert f"{weights:,} ({factors / weights:.2%})" in explorer.matrices.text
-
-
-@pytest.mark.parametrize(
-    ("count", "words"),
-    [(1_340_000, "1.34 MB"), (999_000_000, "999 MB"), (282_214_834_176, "282 GB")],
-)
-def test_bytes_are_told_in_the_unit_that_people_use(count, words):
-    assert size(count) == words
 
 
 def test_alpha_changes_the_multiplier_in_words_and_no_picture_and_no_count(explorer):

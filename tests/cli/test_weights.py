@@ -1,4 +1,4 @@
-"""Every command for real, on a tiny base: what it prints where, what it leaves, how it fails."""
+"""Commands for real, on a tiny base: what they print where, what they leave, how they fail."""
 
 import json
 import os
@@ -9,40 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import lorakit_
 from gguf_files import speaking, write_gguf
 from PIL import Image
-from typer.testing import CliRunner
 
-import lorakit.cli
 from lorakit.adapters import load_adapter, save_adapter
 from lorakit.checkpoint import load_base
-from lorakit.cli import app
 from lorakit.console import INTERRUPTED
 from lorakit.counts import count
 from lorakit.files import read_json
 from lorakit.generation import ask
 from lorakit.lora import LoRAConfig, inject
-from lorakit.presets import PRESETS
 from lorakit.run import disk_bytes
 from lorakit.tasks import load_task, write_examples
 from lorakit.text import Example
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch) -> Path:
-    """Commands run in a folder of their own, on the CPU."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LORAKIT_DEVICE", "cpu")
-    return tmp_path
-
-
-def lorakit_(*arguments, code: int = 0, columns: int = 80):
-    """What the command says, having ended with exit code `code`."""
-    words = [str(argument) for argument in arguments]
-    environment = {"COLUMNS": str(columns)}
-    result = CliRunner().invoke(app, words, env=environment, catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result
 
 
 @pytest.fixture
@@ -134,9 +114,29 @@ def test_the_settings_reach_the_run(finetune):
     run = read_json("out/result.json")["run"]
     assert (run["rank"], run["alpha"], run["targets"]) == (2, 3.0, ["q_proj", "up_proj"])
     assert (run["seed"], run["steps"], run["lr"]) == (4, 6, 0.01)
-    finetune("--out", "other", "--batch-size", 2, "--heldout", 1)
+    assert (run["accumulation"], run["gradient_checkpointing"]) == (1, False)
+    finetune("--out", "other", "--batch-size", 2, "--heldout", 1, "--accumulation", 3)
     assert read_json("other/result.json")["run"]["batch_size"] == 2
+    assert read_json("other/result.json")["run"]["accumulation"] == 3
     assert read_json("other/result.json")["before"]["count"] == 1
+
+
+def test_a_step_reads_as_many_micro_batches_as_it_accumulates(finetune):
+    def tokens(folder: str) -> int:
+        return read_json(f"{folder}/history.json")["steps"][0]["tokens"]
+
+    finetune("--out", "one", "--batch-size", 2)
+    finetune("--out", "three", "--batch-size", 2, "--accumulation", 3)
+    assert tokens("three") == 3 * tokens("one")  # every example is as long
+
+
+def test_checkpointing_keeps_the_losses_and_less_of_the_activations(finetune):
+    kept = []
+    for options in ([], ["--gradient-checkpointing"]):
+        told = json.loads(finetune(*options, "--json").stdout)
+        kept.append(told["memory"]["most"]["activations"])
+        assert losses(told["folder"]) == losses("runs/letters-lora")
+    assert kept[1] < 0.7 * kept[0]
 
 
 def test_without_a_name_results_go_to_the_next_folder_that_is_not_in_use(finetune):
@@ -190,7 +190,10 @@ def test_a_narrow_terminal_cuts_nothing(finetune, columns):
         (["--targets", "q_prj"], "target 'q_prj' matches no linear layer of the model; nearest: q"),
         (["--out", "base"], "base is not empty: name a new folder"),
         (["--method", "full", "--lr", "1e30", "--steps", "20"], "train again with a smaller lr"),
+        (["--accumulation", "0"], "accumulation must be at least 1, got 0"),
         (["--resume", "base"], "leave out --base, --lr, --steps, --task"),
+        (["--resume", "base", "--accumulation", "2"], "leave out --accumulation, --base, --lr"),
+        (["--resume", "base", "--gradient-checkpointing"], "--base, --gradient-checkpointing, --"),
     ],
 )
 def test_an_error_is_one_line_and_no_result(finetune, options, message):
@@ -254,7 +257,7 @@ def interrupt(monkeypatch):
             if progress.stage == stage and heard.count(stage) == 1:
                 os.kill(os.getpid(), signal.SIGINT)
 
-        monkeypatch.setattr(lorakit.cli, "tell_progress", lambda: press)
+        monkeypatch.setattr("lorakit.cli.weights.tell_progress", lambda: press)
 
     return at
 
@@ -282,6 +285,20 @@ def test_a_run_stopped_within_its_first_step_is_taken_up_too(finetune, interrupt
     lorakit_("finetune", "--resume", "out", "--json")
     assert len(losses("out")) == 6
     assert names("out") == {"adapter", "history.json", "result.json", "loss.png", "spectrum.png"}
+
+
+def test_a_resumed_run_accumulates_and_checkpoints_as_it_began(finetune, interrupt):
+    own = ["--batch-size", 2, "--accumulation", 2, "--gradient-checkpointing"]
+    interrupt("training")
+    finetune("--out", "out", *own, code=INTERRUPTED)
+    lorakit_("finetune", "--resume", "out")
+    finetune("--out", "unbroken", *own)
+    resumed, unbroken = (read_json(f"{folder}/result.json") for folder in ("out", "unbroken"))
+    assert resumed["run"] == unbroken["run"]
+    assert resumed["memory"] == unbroken["memory"]
+    assert losses("out") == losses("unbroken")
+    finetune("--out", "other", "--batch-size", 2)
+    assert losses("other") != losses("out")
 
 
 def test_what_was_not_asked_is_not_shown_as_an_answer(finetune, interrupt):
@@ -378,70 +395,3 @@ def test_a_base_that_is_converted_first_says_so_on_stderr(tmp_path, monkeypatch)
     said = lorakit_("generate", "hi", "--base", path, "--json", "--max-new-tokens", 2)
     assert said.stderr.startswith(f"converting tiny.gguf, once, into {tmp_path / 'cache'}")
     assert json.loads(said.stdout)["prompt"] == "hi"
-
-
-# params
-
-
-@pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_parameters_are_counted_for_every_preset(preset):
-    shown = lorakit_("params", "--base", preset, "--rank", 4, "--targets", "q_proj,v_proj").stdout
-    lora = LoRAConfig(rank=4, targets=("q_proj", "v_proj"))
-    full, adapted = count(PRESETS[preset]), count(PRESETS[preset], lora)
-    assert f" {full.total:,} " in shown
-    assert f" {adapted.trainable:,} " in shown
-    assert f" {adapted.percent:.3g}% " in shown
-
-
-def test_parameters_as_json():
-    told = json.loads(lorakit_("params", "--json").stdout)
-    lora = count(PRESETS["smollm2-135m"], LoRAConfig())
-    assert [fact["method"] for fact in told] == ["full", "lora, rank 8"]
-    assert told[0]["trainable"] == told[0]["total"] == lora.total
-    assert told[1]["trainable"] == lora.trainable
-    assert told[1]["bytes"] == disk_bytes(PRESETS["smollm2-135m"], LoRAConfig())
-
-
-def test_parameters_are_counted_without_the_weights(tiny_base):
-    Path(tiny_base, "model.safetensors").unlink()
-    told = json.loads(lorakit_("params", "--base", tiny_base, "--json").stdout)
-    assert told[0]["bytes"] == 4 * told[0]["total"]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--targets", "q_prj"], "'q_prj' matches no linear layer of the model; nearest: q_proj"),
-        (["--base", "llama3"], "presets are mini, smollm2-135m"),
-        (["--rank", "0"], "rank must be a whole number of at least 1, got 0"),
-        (["--base", "[red]"], "'[red]' is no base"),
-    ],
-)
-def test_what_cannot_be_counted_is_named(options, message):
-    said = lorakit_("params", *options, code=1)
-    assert message in said.stderr
-    assert said.stderr.count("\n") == 1
-    assert said.stdout == ""
-
-
-# the rest
-
-
-def test_further_options_of_lab_go_to_jupyterlab(monkeypatch):
-    heard = []
-    monkeypatch.setattr(lorakit.cli, "open_lab", lambda options: heard.append(options) or 3)
-    lorakit_("lab", "--port", 9999, "--no-browser", code=3)
-    assert heard == [["--port", "9999", "--no-browser"]]
-
-
-def test_help_needs_no_drawing_and_no_notebook():
-    heavy = {"matplotlib", "IPython", "ipywidgets", "jupyter_client", "transformers", "peft"}
-    code = (
-        "import sys; from lorakit.cli import app; app(['--help'], standalone_mode=False); "
-        f"print(*sorted({heavy} & sys.modules.keys()), file=sys.stderr)"
-    )
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert process.returncode == 0
-    assert process.stderr.split() == []
-    commands = ("finetune", "merge", "generate", "params", "doctor", "lab")
-    assert all(f" {name} " in process.stdout for name in commands)

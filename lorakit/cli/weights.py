@@ -1,9 +1,5 @@
-"""`lorakit ...`: what the notebooks do, from a shell; results on stdout, all else on stderr.
+"""Commands that load weights: train them, fold an adapter into them, ask them."""
 
-Drawing and JupyterLab are imported where they are used: `lorakit --help` needs PyTorch, not them.
-"""
-
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +9,21 @@ from rich.filesize import decimal
 
 from lorakit import experiment
 from lorakit.adapters import load_adapter
-from lorakit.checkpoint import BASES, SMOLLM2, load_base, model_config
+from lorakit.checkpoint import SMOLLM2, load_base
+from lorakit.cli.options import (
+    ADAPTER,
+    Accumulation,
+    Base,
+    BatchSize,
+    Checkpointing,
+    Json,
+    Method,
+    Rank,
+    Targets,
+    parse_targets,
+)
 from lorakit.console import (
     INTERRUPTED,
-    plain_errors,
     save_pictures,
     say,
     show,
@@ -26,45 +33,30 @@ from lorakit.console import (
     tell_progress,
     whole_characters,
 )
-from lorakit.counts import count
 from lorakit.device import pick_device
-from lorakit.doctor import examine, open_lab
 from lorakit.generation import stream
 from lorakit.hf_folder import save_folder
-from lorakit.lora import ALL_LINEAR, LoRAConfig
+from lorakit.lora import ALL_LINEAR
 from lorakit.merging import merge_and_unload
-from lorakit.model import ModelConfig
-from lorakit.presets import PRESETS
-from lorakit.run import LEARNING_RATES, RATES, Run, disk_bytes
+from lorakit.run import RATES, Run
 from lorakit.tasks import TASKS
 
-app = typer.Typer(
-    help="Full fine-tuning versus LoRA, on a model that fits a laptop.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-ADAPTER = "An adapter's folder, such as runs/orders-lora/adapter."
-Base = Annotated[str, typer.Option(help=f"{BASES}.")]
-Rank = Annotated[int, typer.Option(help="Rows of A, columns of B.")]
-Targets = Annotated[str, typer.Option(help="Layers to adapt, such as q_proj,v_proj.")]
 Rate = Annotated[float | None, typer.Option(help="Learning rate.", show_default=RATES)]
 Out = Annotated[Path | None, typer.Option(help="A new folder.", show_default="runs/TASK-METHOD")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
-@app.command()
-@plain_errors
 def finetune(
     context: typer.Context,
     base: Base = Run.base,
     task: Annotated[str, typer.Option(help=f"{TASKS}.")] = Run.task,
-    method: Annotated[str, typer.Option(help=" or ".join(LEARNING_RATES) + ".")] = Run.method,
+    method: Method = Run.method,
     rank: Rank = Run.rank,
     alpha: Annotated[float, typer.Option(help="B A counts alpha / rank.")] = Run.alpha,
     targets: Targets = ALL_LINEAR,
     lr: Rate = Run.lr,
-    batch_size: Annotated[int, typer.Option(help="Examples a step.")] = Run.batch_size,
+    batch_size: BatchSize = Run.batch_size,
+    accumulation: Accumulation = Run.accumulation,
+    gradient_checkpointing: Checkpointing = Run.gradient_checkpointing,
     steps: Annotated[int, typer.Option(help="Updates of the weights.")] = Run.steps,
     heldout: Annotated[int, typer.Option(help="Examples to judge by, at most.")] = Run.heldout,
     seed: Annotated[int, typer.Option(help="Of the adapter and the order.")] = Run.seed,
@@ -88,6 +80,8 @@ def finetune(
                 targets=parse_targets(targets),
                 lr=lr,
                 batch_size=batch_size,
+                accumulation=accumulation,
+                gradient_checkpointing=gradient_checkpointing,
                 steps=steps,
                 heldout=heldout,
                 seed=seed,
@@ -109,10 +103,6 @@ def _check_alone(context: typer.Context) -> None:
         raise ValueError(f"--resume goes on with the run's own settings: leave out {options}")
 
 
-def parse_targets(targets: str) -> tuple[str, ...] | str:
-    return targets if targets == ALL_LINEAR else tuple(t.strip() for t in targets.split(","))
-
-
 def unused_folder(folder: Path) -> Path:
     """`folder`, or the first of folder-2, folder-3 and so on, that is empty or not there."""
     number, candidate = 1, folder
@@ -122,8 +112,6 @@ def unused_folder(folder: Path) -> Path:
     return candidate
 
 
-@app.command()
-@plain_errors
 def merge(
     adapter: Annotated[Path, typer.Option(help=ADAPTER)],
     out: Annotated[Path, typer.Option(help="A new folder for the merged model.")],
@@ -151,8 +139,6 @@ def merge(
         say(f"merged model in {out}")
 
 
-@app.command()
-@plain_errors
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to ask.")],
     base: Base = SMOLLM2,
@@ -183,68 +169,3 @@ def generate(
     for piece in answer:
         typer.echo(piece, nl=False)
     typer.echo()
-
-
-@app.command()
-@plain_errors
-def params(
-    base: Annotated[
-        str, typer.Option(help=f"A preset ({', '.join(PRESETS)}), or a base as elsewhere.")
-    ] = SMOLLM2,
-    rank: Rank = Run.rank,
-    targets: Targets = ALL_LINEAR,
-    as_json: Json = False,
-) -> None:
-    """Count parameters and bytes of full fine-tuning and of LoRA, without loading any weight."""
-    config, lora = _shape(base), LoRAConfig(rank=rank, targets=parse_targets(targets))
-    rows, facts = [], []
-    for method, adapter in {"full": None, f"lora, rank {rank}": lora}.items():
-        counted, size = count(config, adapter), disk_bytes(config, adapter)
-        rows.append((method, f"{counted.trainable:,}", f"{counted.percent:.3g}%", decimal(size)))
-        facts.append({"method": method, **asdict(counted), "bytes": size})
-    if as_json:
-        show_json(facts)
-    else:
-        show(rows, "method", "parameters trained", "of all", "on disk, a variant")
-
-
-def _shape(base: str) -> ModelConfig:
-    """A preset's, or a base's."""
-    preset = "smollm2-135m" if base == SMOLLM2 else base
-    if preset in PRESETS:
-        return PRESETS[preset]
-    try:
-        return model_config(base, progress=say)
-    except ValueError as error:
-        raise ValueError(f"{error}; presets are {', '.join(PRESETS)}") from error
-
-
-@app.command()
-@plain_errors
-def doctor(as_json: Json = False) -> None:
-    """Look at this machine: device, versions, widgets, memory; each problem comes with its fix."""
-    findings = examine()
-    problems = [finding for finding in findings if not finding.fine]
-    if as_json:
-        show_json([finding.to_json() for finding in findings])
-    else:
-        show([("ok" if f.fine else "mend", f.what, f.found) for f in findings], "", "what", "found")
-    for finding in problems:
-        say(f"{finding.what}: {finding.fix}")
-    if problems:
-        raise typer.Exit(1)
-
-
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-@plain_errors
-def lab(context: typer.Context) -> None:
-    """Open the lesson in JupyterLab, on this machine alone; further options go to JupyterLab."""
-    raise typer.Exit(open_lab(context.args))
-
-
-def main() -> None:
-    app()
-
-
-if __name__ == "__main__":
-    main()

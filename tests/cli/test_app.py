@@ -1,0 +1,40 @@
+"""The program as a whole: how it is called, what it offers, what calling it costs."""
+
+import subprocess
+import sys
+from importlib.metadata import entry_points
+
+from command_line import lorakit_
+
+from lorakit.cli import main
+
+
+def test_further_options_of_lab_go_to_jupyterlab(monkeypatch):
+    heard = []
+    monkeypatch.setattr("lorakit.cli.machine.open_lab", lambda options: heard.append(options) or 3)
+    lorakit_("lab", "--port", 9999, "--no-browser", code=3)
+    assert heard == [["--port", "9999", "--no-browser"]]
+
+
+def test_help_needs_no_drawing_and_no_notebook():
+    heavy = {"matplotlib", "IPython", "ipywidgets", "jupyter_client", "transformers", "peft"}
+    code = (
+        "import sys; from lorakit.cli import app; app(['--help'], standalone_mode=False); "
+        f"print(*sorted({heavy} & sys.modules.keys()), file=sys.stderr)"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0
+    assert process.stderr.split() == []
+    commands = ("finetune", "merge", "generate", "params", "memory", "doctor", "lab")
+    assert all(f" {name} " in process.stdout for name in commands)
+
+
+def test_the_installed_program_is_this_one():
+    (program,) = entry_points(group="console_scripts", name="lorakit")
+    assert program.load() is main
+
+
+def test_the_package_runs_as_a_module():
+    command = [sys.executable, "-m", "lorakit.cli", "params", "--base", "mini", "--json"]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert process.stdout == lorakit_("params", "--base", "mini", "--json").stdout
