@@ -101,7 +101,7 @@ def _experiment(
     asked = task.heldout[: run.answers]
     check_lengths([*batches.examples, *heldout], model.config.max_position_embeddings)
     setup = run.setup(model.config, batches.longest, device.type)
-    check_budget(setup, ears.budget or there(model))
+    check_budget(setup, there(model) if ears.budget is None else ears.budget)
     if known is None:
         before = _judge(model, heldout, tokenizer, "judging the base", ears)
         said = _ask(model, asked, tokenizer, "asking the base", ears)

@@ -207,8 +207,8 @@ class Llama(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.config = config
-        self.gradient_checkpointing = False
+        self.config, self.gradient_checkpointing = config, False
+        self.checkpointing: dict = {"use_reentrant": False, "preserve_rng_state": True}
         self.model = Decoder(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if not self.lm_head.weight.is_meta:
@@ -237,7 +237,7 @@ class Llama(nn.Module):
         x = self.model.embed_tokens(tokens)
         for layer in self.model.layers:
             if self.gradient_checkpointing and kv is None and torch.is_grad_enabled():
-                x = checkpoint(layer, x, cos, sin, use_reentrant=False)
+                x = checkpoint(layer, x, cos, sin, **self.checkpointing)
             else:
                 x = layer(x, cos, sin, kv)
         if kv is not None:

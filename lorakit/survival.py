@@ -10,7 +10,7 @@ kills without a word, so there a budget takes its place.
 import gc
 import traceback
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
 import psutil
@@ -34,7 +34,12 @@ from lorakit.train import Training
 P = ParamSpec("P")
 T = TypeVar("T")
 
-SIGNS = ("out of memory", "can't allocate memory")  # says a GPU, says the CPU
+SIGNS = (  # a GPU, its libraries, a CPU
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "can't allocate memory",
+    "not enough memory",
+)
 
 
 class OutOfMemory(RuntimeError):
@@ -60,11 +65,24 @@ class OutOfMemory(RuntimeError):
     ):
         self.step, self.budget, self.held, self.source = step, budget, held, source
         self.fit, self.advice, self.left, self.copied = fit, advice, left, copied
+        self._facts: dict[str, Any] = {
+            "step": step,
+            "budget": budget,
+            "held": held,
+            "source": source,
+            "fit": fit,
+            "advice": advice,
+            "left": left,
+            "copied": copied,
+        }
         when = f"in step {step}" if step else "before the first step"
         super().__init__(
             f"out of memory {when}: {held.total / 1e6:,.0f} MB of {budget / 1e6:,.0f} MB "
             f"({source}); {advice}"
         )
+
+    def __reduce__(self):
+        return partial(OutOfMemory, **self._facts), ()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -77,12 +95,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 def there(model: nn.Module) -> int:
     """Bytes that a run may take here, with those that its model holds already."""
     device = next(model.parameters()).device
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in weights(model)}
+    held = sum(storage.nbytes() for storage in storages.values())
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         share = int(torch.cuda.get_per_process_memory_fraction(device) * total)
-        return min(free + torch.cuda.memory_reserved(device), share) + CONTEXT
-    held = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in weights(model)}
-    return psutil.virtual_memory().available + sum(s.nbytes() for s in held.values())
+        others = torch.cuda.memory_allocated(device) - held
+        return min(free + torch.cuda.memory_reserved(device), share) - others + CONTEXT
+    return psutil.virtual_memory().available + held
 
 
 def check_budget(setup: Setup, budget: int) -> None:
@@ -108,7 +128,10 @@ def lets_go(run: Callable[P, T]) -> Callable[P, T]:
         except OutOfMemory as error:
             _forget(error)
             failure = error
-        raise failure
+        try:
+            raise failure
+        finally:  # this frame goes with the error
+            del failure, args, options
 
     return call
 
@@ -125,12 +148,14 @@ def survive(
     """`training.run`, which a lack of memory ends with OutOfMemory instead of a kernel's death.
 
     `setup` is a step of it, for the advice. On a CPU a followed step may hold `budget` bytes, by
-    default what there is.
+    default what there is. After a failure the model is as before, and the training is spent: its
+    history tells how far it came.
     """
     budget = there(training.model) if budget is None else budget
-    kept = {name: p.detach().to("cpu", copy=True) for name, p in training.parameters.items()}
+    changing = {**training.parameters, **dict(training.model.named_buffers())}
+    kept = {name: t.detach().to("cpu", copy=True) for name, t in changing.items()}
     limit = budget if setup.device == "cpu" else None
-    recorder = Recorder(training.model, training.optimizer, limit)
+    recorder = Recorder(training.model, training.optimizer, limit, first=training.position)
     try:
         training.run(stop=stop, on_step=lambda record: on_step(record, recorder), phase=recorder)
         return recorder
@@ -138,7 +163,10 @@ def survive(
         if not is_out_of_memory(error):
             raise
         _forget(error)
-    _let_go(training, kept)
+    _let_go(training)
+    with torch.no_grad():
+        for name, tensor in changing.items():
+            tensor.copy_(kept[name])
     held, source = recorder.failed, "alive when it failed"
     if held is None and recorder.latest is not None:
         held, source = recorder.latest.peak, f"at the peak of step {recorder.step}"
@@ -159,26 +187,24 @@ def survive(
 def _way_out(setup: Setup, budget: int) -> dict[str, Any]:
     """The largest batch, and in words what to change."""
     fit = largest_batch(budget, setup)
-    if fit.batch_size >= setup.batch_size:
+    if estimate_within(budget, setup) is not None:
         advice = "by the estimate it fits: does something else use this memory?"
         return {"fit": fit, "advice": advice}
     rows = f"{fit.batch_size} rows" if fit.batch_size else "not even one row"
     changes = changes_to_fit(budget, setup)
     steps = [f"{change.what} (saves {change.saves / 1e6:,.0f} MB)" for change in changes]
-    enough = "" if changes and changes[-1].fits else "; even so it would not fit"
-    return {"fit": fit, "advice": f"{rows} would fit; else {', then '.join(steps)}{enough}"}
+    if not (changes and changes[-1].fits):
+        steps.append("a smaller model, shorter texts or another device")
+    return {"fit": fit, "advice": f"{rows} would fit; else {', then '.join(steps)}"}
 
 
-@torch.no_grad()
-def _let_go(training: Training, kept: dict[str, torch.Tensor]) -> None:
-    """Give back all but the model, whose values become the kept ones."""
+def _let_go(training: Training) -> None:
+    """Give back all but the model."""
     training.optimizer.zero_grad(set_to_none=True)
     training.optimizer.state.clear()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    for name, parameter in training.parameters.items():
-        parameter.copy_(kept[name])
 
 
 def _forget(error: BaseException | None) -> None:

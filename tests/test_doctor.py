@@ -146,7 +146,9 @@ def test_no_kernel_at_all(monkeypatch):
 def test_a_problem_ends_with_code_1_and_its_fix_on_one_line(monkeypatch):
     fix = "do this " * 20
     bad = Finding(what="[b]thing[/b]", found="broken", fix=fix)
-    monkeypatch.setattr("lorakit.cli.machine.examine", lambda: [Finding(what="fine", found="1"), bad])
+    monkeypatch.setattr(
+        "lorakit.cli.machine.examine", lambda: [Finding(what="fine", found="1"), bad]
+    )
     said = say_doctor(code=1)
     assert "  mend   [b]thing[/b]   broken" in said.stdout
     assert said.stderr == f"[b]thing[/b]: {fix}\n"

@@ -1,6 +1,10 @@
 """Out of memory, and nothing lost but the run: weights as before, bytes back, the way out told."""
 
+import gc
 import json
+import pickle
+import traceback
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -11,6 +15,7 @@ from weights import assert_same_weights, weights
 from lorakit.experiment import finetune
 from lorakit.lora import LoRAConfig, inject
 from lorakit.memory import Setup, estimate
+from lorakit.model import Llama
 from lorakit.presets import PRESETS
 from lorakit.run import Run
 from lorakit.step import TrainConfig
@@ -122,6 +127,43 @@ def test_twenty_failures_in_a_row_leave_no_byte_behind(training, where, monkeypa
                 kept = error  # as a notebook keeps the last one
             assert live.now == pytest.approx(live.before, rel=0.01)
     assert kept.step == 2
+
+
+def test_a_model_that_failed_is_let_go(training, monkeypatch):
+    failing(training, "backward", monkeypatch, step=2, error=ERRORS[0])
+    try:
+        survive(training, setup(training))
+    except OutOfMemory as error:
+        kept = error
+    monkeypatch.undo()
+    model = weakref.ref(training.model)
+    trained = weakref.ref(training)
+    assert pickle.loads(pickle.dumps(kept)).fit == kept.fit
+    frames = [entry.f_locals for entry, _ in traceback.walk_tb(kept.__traceback__)][1:]
+    assert not any(trained() in names.values() for names in frames)
+    training.model.model.layers[0]._forward_hooks.clear()
+    assert model() is not None
+
+
+def test_a_tracker_keeps_no_model_alive(training):
+    net = Llama(training.model.config)
+    example = Encoded(tuple(range(1, LENGTH + 1)), prompt=0)
+    batches = Batches(examples=(example,), batch_size=ROWS, pad_id=0)
+    with pytest.raises(OutOfMemory):
+        survive(Training(net, batches, CONFIG), setup(training), budget=100_000)
+    model = weakref.ref(net)
+    del net, batches
+    gc.collect()
+    assert model() is None
+
+
+def test_steps_are_counted_from_the_runs_first(training, monkeypatch):
+    training.config = replace(CONFIG, steps=8)
+    for _ in range(3):
+        training.step()
+    failing(training, "backward", monkeypatch, step=6, error=ERRORS[0])
+    with pytest.raises(OutOfMemory, match=r"in step 6.*at the peak of step \d"):
+        survive(training, setup(training))
 
 
 def test_what_was_alive_and_what_still_is_are_told(training, monkeypatch):

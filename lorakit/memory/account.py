@@ -70,9 +70,14 @@ def account(
         most=MemoryBreakdown(**_parts(live[marks[0][1] :].max(axis=0))),
         reserved=reserved,
         device=device,
-        timeline=np.array(timeline),
+        timeline=_frozen(np.array(timeline)),
         starts=starts,
     )
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    array.setflags(write=False)  # results are shared
+    return array
 
 
 def _parts(row: np.ndarray) -> dict[str, int]:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 
 from lorakit.lora import LoRAConfig, inject
 from lorakit.memory.scribe import BackwardDone, Log, Scribe
@@ -72,14 +73,25 @@ def _batch(batch_size: int, length: int, device: str) -> tuple[Tensor, Tensor]:
     return zeros(), zeros()
 
 
+class _Made(TorchFunctionMode):
+    """Weights are made in this precision, in this thread alone."""
+
+    def __init__(self, dtype: torch.dtype):
+        super().__init__()
+        self.dtype = dtype
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in (torch.empty, torch.ones) and kwargs.get("dtype") is None:
+            kwargs["dtype"] = self.dtype
+        return func(*args, **kwargs)
+
+
 def _build(model: ModelConfig, lora: LoRAConfig | None, dtype: torch.dtype, device: str) -> Llama:
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device(device):
-            net = Llama(model)
-    finally:
-        torch.set_default_dtype(default)
+    with torch.device(device), _Made(dtype):
+        net = Llama(model)
+    # Nothing is drawn here; what another thread draws is not to be drawn again.
+    net.checkpointing["preserve_rng_state"] = False
     if lora is not None:
         inject(net, lora)
     return net

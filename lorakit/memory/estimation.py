@@ -1,6 +1,6 @@
 """A step's memory before the step: the dry run's, for any batch, rank and number of layers.
 
-On a GPU three things differ from what the tensors say, and this table is all of them:
+On a GPU four things differ from what the tensors say, and this table is all of them:
 
     a tensor's bytes       go through the caching allocator's rules        allocator.py
     its kernels            take workspaces of their own                    kernels.py

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from lorakit.lora import LoRAConfig
 from lorakit.memory.breakdown import StepMemory
 from lorakit.memory.estimation import estimate, estimate_within
-from lorakit.memory.setup import Setup
+from lorakit.memory.setup import Setup, narrowest
 
 MOST = 2**16  # rows; nobody asks for more
 
@@ -51,6 +51,7 @@ def largest_batch(budget: int, setup: Setup) -> Fit:
     low, high = 1, 2
     while high <= MOST and within(high):
         low, high = high, 2 * high
+    high = min(high, MOST + 1)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if within(middle) else (low, middle)
@@ -95,6 +96,7 @@ def _steps(budget: int, setup: Setup, rank: int) -> Iterator[tuple[str, Setup]]:
         setup = replace(setup, config=replace(setup.config, gradient_checkpointing=True))
         yield "gradient checkpointing", setup
     if setup.lora is None:
+        rank = min(rank, narrowest(setup.model)[0])
         yield f"LoRA of rank {rank}", replace(setup, lora=LoRAConfig(rank=rank))
 
 

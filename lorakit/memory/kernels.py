@@ -6,7 +6,7 @@ Read off the allocator's own history on an H100 (torch 2.11), for the kernels of
                             the queries; in 16 bits the latter alone
     sum over rows           partial sums, 8 bytes for each element read; it is the gradient of a
                             norm's weight. From some tens of thousands of rows on it grows no more;
-                            here it does.
+                            here it does, and large batches of full fine-tuning look larger.
     sum of truth values     the same as whole numbers of 8 bytes
 
 The rest takes nothing, or some kilobytes.

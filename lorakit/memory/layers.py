@@ -51,8 +51,12 @@ class Blueprint:
 
     def sizes(self, log: Log, otherwise: Log | None = None) -> np.ndarray:
         """Bytes by storage, as `log` has them; what it lacks is taken from `otherwise`."""
-        known = log.sizes if otherwise is None else otherwise.sizes | log.sizes
-        return np.array([known[name] for name in self.names])
+        if otherwise is None:
+            return np.array([log.sizes[name] for name in self.names])
+        left_out = ("optimizer", "optimizer again")  # no other phase may lack a name
+        return np.array(
+            [(otherwise if name.phase in left_out else log).sizes[name] for name in self.names]
+        )
 
 
 def _repeated(

@@ -1,11 +1,10 @@
 """Measuring: what the steps of a real run hold, without slowing the run down.
 
 A followed step is slower than a plain one. So a recorder follows the first two (the first makes
-the optimizer's state, the second finds it there), and then every k-th, k so large that the run
-takes at most a tenth longer.
+the optimizer's state, the second finds it there), and then one whenever all that following has
+cost is still within a tenth of what the run has taken.
 """
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -85,13 +84,18 @@ class Recorder:
     """A phase hook for a run.
 
     `latest` is what step `step` held, the last one that was followed, and `highest` what the one
-    with the highest peak did. When a followed step fails, `failed` is what was alive then, and
-    `left()` what of it still is. `allocated` are the allocator's bytes at the end of each phase
-    of any step on a GPU. With `limit`, a followed step ends with MemoryError as tensors exceed it.
+    with the highest peak did; `first` steps were done before. When a followed step fails, `failed`
+    is what was alive then, and `left()` what of it still is. `allocated` are the allocator's bytes
+    at the end of each phase of any step on a GPU. With `limit`, a followed step ends with
+    MemoryError as tensors exceed it.
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, limit: int | None = None
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        limit: int | None = None,
+        first: int = 0,
     ):
         self.model, self.optimizer, self.limit = model, optimizer, limit
         self.latest: StepMemory | None = None
@@ -100,9 +104,8 @@ class Recorder:
         self.left: Callable[[], MemoryBreakdown] | None = None
         self.step = 0
         self.allocated: dict[str, int] = {}
-        self.followed = 0  # steps
-        self._steps = 0
-        self._next = 1
+        self._before, self._steps = first, 0  # of the run when this began, and since
+        self._followed: list[float] = []  # seconds of each
         self._probe: Probe | None = None
         self._plain: deque[float] = deque(maxlen=20)  # seconds of steps that were not followed
 
@@ -123,7 +126,7 @@ class Recorder:
     def _step(self) -> Iterator[None]:
         start = time.perf_counter()
         self._steps += 1
-        if self._steps < self._next:
+        if not self._due():
             yield
             self._plain.append(time.perf_counter() - start)
             return
@@ -136,18 +139,24 @@ class Recorder:
             raise
         finally:
             self._probe = None
-        self.latest, self.step = probe.memory(), self._steps
-        self.followed += 1
+        self.latest, self.step = probe.memory(), self._before + self._steps
         if self.highest is None or self.latest.peak.total > self.highest.peak.total:
             self.highest = self.latest
-        self._next = self._steps + self._every(time.perf_counter() - start)
+        self._followed.append(time.perf_counter() - start)
 
-    def _every(self, seconds: float) -> int:
-        """Steps until the next that is followed, if one takes so many seconds."""
+    @property
+    def followed(self) -> int:
+        """How many steps were."""
+        return len(self._followed)
+
+    def _due(self) -> bool:
+        if self._steps <= 2:
+            return True
         if not self._plain:
-            return 1 if self._steps == 1 else 2  # the second too; then a plain one, to compare
+            return False  # a plain one, to compare
         plain = median(self._plain)
-        return max(1, math.ceil((seconds - plain) / (SLOWDOWN * plain)))
+        cost = sum(seconds - plain for seconds in [*self._followed, self._followed[-1]])
+        return cost <= SLOWDOWN * plain * self._steps
 
 
 def measure(model: nn.Module, batches: Batches, config: TrainConfig) -> StepMemory:
@@ -155,8 +164,9 @@ def measure(model: nn.Module, batches: Batches, config: TrainConfig) -> StepMemo
 
     The first makes the optimizer's state.
     """
-    device = next(model.parameters()).device
+    device, training = next(model.parameters()).device, model.training
     set_checkpointing(model, config)
+    model.train()
     optimizer = make_optimizer(model, config)
     for group in optimizer.param_groups:
         group["lr"] = 0.0
@@ -164,7 +174,9 @@ def measure(model: nn.Module, batches: Batches, config: TrainConfig) -> StepMemo
         (tokens.to(device), labels.to(device))
         for tokens, labels in map(batches.batch, range(config.accumulation))
     ]
-    step(model, optimizer, micro_batches, config)
     probe = Probe(model, optimizer)
-    step(model, optimizer, micro_batches, config, phase=probe)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        step(model, optimizer, micro_batches, config)
+        step(model, optimizer, micro_batches, config, phase=probe)
+    model.train(training)
     return probe.memory()

@@ -47,7 +47,7 @@ class Setup:
                 options = ", ".join(known)
                 raise ValueError(f"{name} must be one of {options}, got {getattr(self, name)!r}")
         if self.lora is not None:
-            width, layer = _narrowest(self.model, self.lora.targets)
+            width, layer = narrowest(self.model, self.lora.targets)
             if self.lora.rank > width:
                 raise ValueError(
                     f"rank={self.lora.rank} is more than {layer} has rows or columns ({width}): "
@@ -57,13 +57,15 @@ class Setup:
 
 def few_layers(model: ModelConfig, targets: tuple[str, ...] | str = ALL_LINEAR) -> ModelConfig:
     """`model` with as many layers as tell all: as it is if a target names a layer's number."""
-    if targets != ALL_LINEAR and any("layers." in target for target in targets):
+    if targets != ALL_LINEAR and any(
+        part.isdigit() for target in targets for part in target.split(".")
+    ):
         return model
     return replace(model, num_hidden_layers=min(LAYERS, model.num_hidden_layers))
 
 
 @lru_cache(maxsize=64)
-def _narrowest(model: ModelConfig, targets: tuple[str, ...] | str) -> tuple[int, str]:
+def narrowest(model: ModelConfig, targets: tuple[str, ...] | str = ALL_LINEAR) -> tuple[int, str]:
     """The least rows or columns of a targeted layer, and its name."""
     with torch.device("meta"):
         net = Llama(few_layers(model, targets))

@@ -96,7 +96,9 @@ class Tracker(TorchDispatchMode):
         self.record.events.append(-(number + 1))
 
     def _listen(self, storage: torch.UntypedStorage) -> None:
-        self._finalizers.append(weakref.finalize(storage, self._died, storage._cdata))
+        # The registry of finalizers must not keep the tracker, and so the model, alive.
+        finalizer = weakref.finalize(storage, _tell, weakref.ref(self), storage._cdata)
+        self._finalizers.append(finalizer)
 
     def _died(self, address: int) -> None:
         number = self._alive.pop(address)
@@ -143,7 +145,7 @@ class Tracker(TorchDispatchMode):
 
     def alive(self) -> Iterable[int]:
         """The numbers of the storages that live."""
-        return self._alive.values()
+        return list(self._alive.values())
 
     def addresses(self) -> dict[int, int]:
         """The numbers of the model's and the optimizer's storages, by where their bytes are."""
@@ -174,7 +176,7 @@ class Tracker(TorchDispatchMode):
         self._settle_sum()
         self._backward = False
         if name == "forward":
-            for number in self._alive.values():
+            for number in self.alive():
                 self.record.kinds[number] = self.record.kinds[number] or "activations"
         if name == "backward":
             for parameter in self.model.parameters():
@@ -199,6 +201,11 @@ class Tracker(TorchDispatchMode):
         for finalizer in self._finalizers:
             finalizer.detach()
         self._finalizers.clear()
+
+
+def _tell(tracker: Callable[[], Tracker | None], address: int) -> None:
+    if (listening := tracker()) is not None:
+        listening._died(address)
 
 
 def weights(model: nn.Module) -> Iterable[Tensor]:

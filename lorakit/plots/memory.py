@@ -44,7 +44,7 @@ def draw_memory(
     held = {part: np.array([getattr(run, part, 0) for run in runs.values()]) for part in PARTS}
     parts = [part for part, values in held.items() if values.any()]
     ends = np.sum([*held.values()], axis=0)
-    reach = ends.max() * (1.2 if totals else 1.02)
+    reach = ends.max() * (1.17 if totals else 1.02)
     line = budget if budget is not None and budget <= NEAR * ends.max() else 0
     scale, unit_name = unit(ends.max())
     limit = round_up(max(reach, 1.02 * line) / scale)

@@ -244,13 +244,14 @@ def steps_in(budget: int, *options) -> list[dict]:
 
 
 def test_changes_come_one_on_top_of_the_other_each_with_what_it_saves():
-    full = ("--method", "full", "--batch-size", 6)
+    full = ("--method", "full", "--batch-size", 6, "--rank", 3)
     changes = steps_in(1, *full)
     assert [change["options"] for change in changes] == [
         ["--batch-size", "1", "--accumulation", "6"],
         ["--gradient-checkpointing"],
         ["--method", "lora"],
     ]
+    assert changes[-1]["what"] == "LoRA of rank 3"
     assert [change["fits"] for change in changes] == [False] * 3
     before, options = step(lora=None, batch_size=6)["device"], list(full)
     for change in changes:

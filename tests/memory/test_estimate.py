@@ -188,3 +188,4 @@ def test_no_byte_depends_on_the_rate_or_on_alpha():
     one = Setup(model=MINI, lora=LORA, batch_size=2, length=20)
     other = replace(one, lora=replace(LORA, alpha=99.0), config=TrainConfig(lr=0.5, steps=7))
     assert estimate(one) == estimate(other)
+    assert measured(one).phases == measured(other).phases

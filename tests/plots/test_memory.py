@@ -186,7 +186,9 @@ def lay_out_and_draw(ax) -> None:
     ax.figure.canvas.draw()
 
 
-@pytest.mark.parametrize("total", [1.2e6, 83e6, 8.3e9, 66.6e9, 833e9, 1.38e12, 1.85e12])
+@pytest.mark.parametrize(
+    "total", [1.2e6, 83e6, 8.3e9, 66.6e9, 854e9, 1.28e12, 1.38e12, 1.7e12, 1.85e12]
+)
 def test_a_total_has_room_within_the_axes(total):
     ax = figure(860, 420)[1]
     draw_memory(ax, {"full": MemoryBreakdown(weights=int(total))}, totals=True)
