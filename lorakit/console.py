@@ -25,10 +25,10 @@ from rich.text import Text
 
 from lorakit.experiment import Stopped
 from lorakit.run import Progress, Result
+from lorakit.survival import OutOfMemory, is_out_of_memory
 
 STOPPING = b"stopping soon and keeping what is trained; Ctrl-C again breaks off now and loses it\n"
 INTERRUPTED = 130  # the exit code of what Ctrl-C ended
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # says a GPU, says the CPU
 NO_MEMORY = "out of memory: lower --batch-size, or train with --method lora, or on another device"
 
 
@@ -48,8 +48,10 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(INTERRUPTED) from stopped
         except (ValueError, OSError, ArithmeticError) as error:
             _fail(" ".join(str(error).splitlines()), error)
+        except OutOfMemory as error:
+            _fail(str(error), error)
         except RuntimeError as error:  # PyTorch has no other name for it on every device
-            if not any(sign in str(error) for sign in OUT_OF_MEMORY):
+            if not is_out_of_memory(error):
                 raise
             _fail(NO_MEMORY, error)
 

@@ -6,8 +6,11 @@ tracker.py      births and deaths of a step's tensors
 account.py      from those to bytes by purpose, instant by instant
 allocator.py    what a GPU's allocator makes of them
 recorder.py     measuring: a phase hook for real steps
-scribe.py, dry_run.py, layers.py    the same step on tensors without memory, for any depth
-estimate.py     from dry runs to any batch and rank
+dry_run.py      the same step on tensors without memory
+scribe.py       what is born where in it
+kernels.py      what a GPU's kernels take besides
+layers.py       from four layers to any number
+estimation.py   from dry runs to any batch and rank
 fit.py          the largest batch, and what to change
 """
 

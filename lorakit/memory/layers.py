@@ -73,7 +73,7 @@ def _repeated(
         return
     last, more = LAYERS - 1, layers - LAYERS
     before: int | None = None
-    for layer, group in groupby(events, key=_layer):
+    for layer, group in groupby(_in_order(events), key=_layer):
         run = [(birth, name) for _, birth, name in group]
         down = before is not None and layer is not None and layer < before
         if layer == (1 if down else 2):
@@ -85,6 +85,16 @@ def _repeated(
             for birth, name in run:
                 yield birth, name if name.layer is None else name.moved(name.layer + shift), name
         before = layer
+
+
+def _in_order(events: Iterable[Event]) -> Iterator[Event]:
+    """The events, with what dies outside of all layers sorted by layer.
+
+    Where autocast ends it lets its copies of the weights go in any order.
+    """
+    for sort, group in groupby(events, key=lambda event: event[0] is None and not event[1]):
+        run = list(group)
+        yield from sorted(run, key=lambda event: event[2].layer or 0) if sort else run
 
 
 def _layer(event: Event) -> int | None:

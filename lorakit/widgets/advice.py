@@ -3,7 +3,8 @@
 import html
 from collections.abc import Mapping
 
-from lorakit.memory import Setup, StepMemory, changes_to_fit, estimate, largest_batch
+from lorakit.memory import Setup, StepMemory, changes_to_fit, largest_batch
+from lorakit.memory.estimation import estimate_within
 from lorakit.memory.fit import MOST
 from lorakit.plots.style import size
 
@@ -28,7 +29,7 @@ def advice(budget: int, setups: Mapping[str, Setup], *, rank: int) -> str:
     batches = [f"{method} {_largest(budget, setup)}" for method, setup in setups.items()]
     parts = [f"<p>Largest batch within {size(budget)}: {'; '.join(batches)}.</p>"]
     for method, setup in setups.items():
-        if estimate(setup).device > budget:
+        if estimate_within(budget, setup) is None:
             parts.append(_changes(budget, method, setup, rank))
     return f'<div style="font-size: 15px; line-height: 1.4">{"".join(parts)}</div>'
 

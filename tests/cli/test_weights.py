@@ -20,7 +20,10 @@ from lorakit.counts import count
 from lorakit.files import read_json
 from lorakit.generation import ask
 from lorakit.lora import LoRAConfig, inject
+from lorakit.memory import Setup
+from lorakit.presets import PRESETS
 from lorakit.run import disk_bytes
+from lorakit.survival import check_budget
 from lorakit.tasks import load_task, write_examples
 from lorakit.text import Example
 
@@ -395,3 +398,13 @@ def test_a_base_that_is_converted_first_says_so_on_stderr(tmp_path, monkeypatch)
     said = lorakit_("generate", "hi", "--base", path, "--json", "--max-new-tokens", 2)
     assert said.stderr.startswith(f"converting tiny.gguf, once, into {tmp_path / 'cache'}")
     assert json.loads(said.stdout)["prompt"] == "hi"
+
+
+def test_out_of_memory_says_what_was_held_and_the_way_out(monkeypatch):
+    def over_budget(run, **options):
+        check_budget(Setup(model=PRESETS["mini"], batch_size=8), 20_000_000)
+
+    monkeypatch.setattr("lorakit.experiment.finetune", over_budget)
+    told = lorakit_("finetune", "--base", "mini", "--task", "json", code=1)
+    assert "out of memory before the first step" in told.stderr
+    assert "rows would fit; else micro-batches of" in told.stderr

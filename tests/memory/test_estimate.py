@@ -69,6 +69,7 @@ def test_any_batch_and_any_rank_follow_from_two_and_three(batch_size, lora):
         TrainConfig(accumulation=4),
         TrainConfig(gradient_checkpointing=True),
         TrainConfig(autocast=True),
+        TrainConfig(autocast=True, gradient_checkpointing=True),
         TrainConfig(gradient_checkpointing=True, accumulation=2, implementation="foreach"),
     ],
     ids=lambda config: "-".join(
