@@ -8,7 +8,6 @@ kills without a word, so there a budget takes its place.
 """
 
 import gc
-import traceback
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
@@ -65,16 +64,6 @@ class OutOfMemory(RuntimeError):
     ):
         self.step, self.budget, self.held, self.source = step, budget, held, source
         self.fit, self.advice, self.left, self.copied = fit, advice, left, copied
-        self._facts: dict[str, Any] = {
-            "step": step,
-            "budget": budget,
-            "held": held,
-            "source": source,
-            "fit": fit,
-            "advice": advice,
-            "left": left,
-            "copied": copied,
-        }
         when = f"in step {step}" if step else "before the first step"
         super().__init__(
             f"out of memory {when}: {held.total / 1e6:,.0f} MB of {budget / 1e6:,.0f} MB "
@@ -82,7 +71,7 @@ class OutOfMemory(RuntimeError):
         )
 
     def __reduce__(self):
-        return partial(OutOfMemory, **self._facts), ()
+        return partial(OutOfMemory, **vars(self)), ()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -200,16 +189,14 @@ def _way_out(setup: Setup, budget: int) -> dict[str, Any]:
 
 def _let_go(training: Training) -> None:
     """Give back all but the model."""
-    training.optimizer.zero_grad(set_to_none=True)
-    training.optimizer.state.clear()
+    training.optimizer.state.clear()  # a step that fails has let go of its gradients itself
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def _forget(error: BaseException | None) -> None:
-    """Clear the frames of an error and of those that led to it: they hold a step's tensors."""
+    """Part an error, and those that led to it, from their frames: they hold a step's tensors."""
     while error is not None:
-        traceback.clear_frames(error.__traceback__)
         error.__traceback__ = None
         error = error.__cause__ or error.__context__

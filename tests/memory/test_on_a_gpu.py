@@ -1,34 +1,16 @@
 """What an H100 measured, every cell of it, is what the estimate says here, without a GPU."""
 
 import json
+import runpy
 from pathlib import Path
 from statistics import median
 
-from lorakit.lora import LoRAConfig
-from lorakit.memory import Setup, estimate
+from lorakit.memory import estimate
 from lorakit.memory.estimation import WORKSPACE
-from lorakit.presets import PRESETS
-from lorakit.step import TrainConfig
 
-FILE = Path(__file__).parents[2] / "data" / "results" / "memory-h100.json"
-TOLD = json.loads(FILE.read_text())
-
-
-def setup(cell: dict) -> Setup:
-    method = cell["method"]
-    return Setup(
-        model=PRESETS[cell["model"]],
-        lora=None if method == "full" else LoRAConfig(rank=int(method[1:])),
-        batch_size=cell["batch_size"],
-        length=TOLD["length"],
-        config=TrainConfig(
-            implementation=cell["implementation"],
-            gradient_checkpointing=cell["checkpointing"],
-            autocast=cell["autocast"],
-        ),
-        dtype=cell["dtype"],
-        device="cuda",
-    )
+ROOT = Path(__file__).parents[2]
+TOLD = json.loads((ROOT / "data" / "results" / "memory-h100.json").read_text())
+setup = runpy.run_path(str(ROOT / "benchmarks" / "memory.py"))["setup"]
 
 
 def test_the_estimates_are_what_the_allocator_said():

@@ -100,3 +100,9 @@ def make(run, full, lora, shapes):
         "live": lambda: LiveMemoryExplorer(run),
     }
     return lambda name: makers[name]()
+
+
+@pytest.fixture
+def brief(monkeypatch) -> None:
+    """No advice: it takes most of the time, and is in no picture."""
+    monkeypatch.setattr("lorakit.widgets.budget.advice", lambda budget, setups, rank: "")

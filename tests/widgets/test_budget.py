@@ -29,12 +29,6 @@ def explorer(shapes) -> BudgetExplorer:
     return BudgetExplorer(length=32, batch_size=2)
 
 
-@pytest.fixture
-def brief(monkeypatch) -> None:
-    """No advice: it takes most of the time, and is in no picture."""
-    monkeypatch.setattr(module, "advice", lambda budget, setups, rank: "")
-
-
 def rows(explorer) -> list[str]:
     return [text.get_text() for text in explorer.picture.axes.get_yticklabels()]
 
