@@ -135,3 +135,19 @@ def test_pictures_follow_the_dark_theme(lab):
     lab.set_theme("JupyterLab Dark")
     assert "invert" in hand.picture_filter()
     hand.screenshot("handshake-dark")
+
+
+def test_a_step_is_held_against_a_budget_and_watched_while_it_runs(lab):
+    opened(lab, "05_memory")
+    fit = lab.cell("fit = widgets.BudgetExplorer(")
+    for label in ("rank", "batch size", "budget, GB"):
+        with fit.changing():
+            fit.press(label, "ArrowLeft")
+    fit.expect_text("Largest batch within 30 MB")
+    fit.screenshot("budget")
+    live = lab.run("live = widgets.LiveMemoryExplorer(")
+    starts(live)
+    live.screenshot("live-memory")
+    lab.set_theme("JupyterLab Dark")
+    fit.screenshot("budget-dark")
+    lab.check()
