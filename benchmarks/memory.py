@@ -2,14 +2,16 @@
 
     python benchmarks/memory.py estimate BEFORE.json            anywhere; no GPU is needed
     python benchmarks/memory.py estimate THERE.json             on the GPU's machine
-    python benchmarks/memory.py measure BEFORE.json THERE.json OUT.json    on a GPU
+    python benchmarks/memory.py measure MEASURED.json           on a GPU
+    python benchmarks/memory.py compare BEFORE.json THERE.json MEASURED.json OUT.json    anywhere
     python benchmarks/memory.py slowdown OUT.json               anywhere
 
 `estimate` does it for CUDA, on a PyTorch that has CUDA or that has none. `measure` takes real steps
-and asks the allocator. Then it runs the largest batches that are said to fit a budget, and 1.15
-times as many rows, with PyTorch held to that budget. Bytes of a cell are net of what the process
-held before it (`held_before`, the libraries' workspace). `slowdown` is what a recorder costs a run:
-runs with one and without take turns.
+and asks the allocator, each cell in a process of its own: where the driver puts a segment depends
+on what a process has held before. Then it runs the largest batches that are said to fit a budget,
+and 1.15 times as many rows, with PyTorch held to that budget. Bytes of a cell are net of what the
+process held before it (`held_before`, the libraries' workspace). `slowdown` is what a recorder
+costs a run: runs with one and without take turns.
 """
 
 import argparse
@@ -119,19 +121,27 @@ def _net(held) -> dict[str, int]:
     }
 
 
-def do(one: Setup) -> tuple[int, int, dict[str, int]]:
+def measured(cell: dict[str, Any]) -> dict[str, Any]:
     """The allocator's peak of a step, what it reserves, and what a followed step says."""
+    one = setup(cell)
+    _warm_up()
+    before = {"allocated": torch.cuda.memory_allocated(), "reserved": torch.cuda.memory_reserved()}
     net, optimizer, batches = _begin(one)
     step(net, optimizer, batches, one.config)
     torch.cuda.reset_peak_memory_stats()
     step(net, optimizer, batches, one.config)
     torch.cuda.synchronize()
-    allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+    row = {
+        "measured": {
+            "allocated": torch.cuda.max_memory_allocated() - before["allocated"],
+            "reserved": torch.cuda.max_memory_reserved() - before["reserved"],
+        }
+    }
     probe = Probe(net, optimizer)
     step(net, optimizer, batches, one.config, phase=probe)
     peak = torch.cuda.max_memory_allocated()
-    followed = probe.memory().peak.total
-    return allocated, reserved, {"followed": followed, "allocator": peak}
+    row["followed_step"] = {"followed": probe.memory().peak.total, "allocator": peak}
+    return row | {"held_before": before, "accelerate": accelerate(one)}
 
 
 def _begin(one: Setup) -> tuple[nn.Module, torch.optim.Optimizer, list]:
@@ -149,50 +159,37 @@ def _begin(one: Setup) -> tuple[nn.Module, torch.optim.Optimizer, list]:
     return net, make_optimizer(net, one.config), [(tokens, tokens.clone())]
 
 
-def measure(before: Path, there: Path, out: Path) -> None:
-    estimates = {"beforehand": read_json(before), "with_cuda": read_json(there)}
-    _warm_up()
-    held_before = {
-        "allocated": torch.cuda.memory_allocated(),
-        "reserved": torch.cuda.memory_reserved(),
-    }
-    rows = []
-    for number, cell in enumerate(cells()):
-        one = setup(cell)
-        gc.collect()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        allocated, reserved, followed = do(one)
-        free, total = torch.cuda.mem_get_info()
-        row = cell | {
-            "measured": {
-                "allocated": allocated - held_before["allocated"],
-                "reserved": reserved - held_before["reserved"],
-                "context": total - free - torch.cuda.memory_reserved(),
-            },
-            "followed_step": followed,
-            "accelerate": accelerate(one),
-        }
-        row |= {name: told["cells"][number] for name, told in estimates.items()}
-        rows.append(row)
-        print(*cell.values(), row["measured"], flush=True)
+def measure(out: Path, processes: int) -> None:
+    context = get_context("spawn")
+    # Each cell begins with nothing that another has left.
+    with ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1) as pool:
+        rows = list(pool.map(measured, cells()))
     told = {
-        "command": f"python benchmarks/memory.py measure {before.name} {there.name} {out.name}",
+        "command": f"python benchmarks/memory.py measure {out.name}",
         "device": describe(torch.device("cuda")),
         **_versions(),
-        **{
-            name: {key: value for key, value in told.items() if key != "cells"}
-            for name, told in estimates.items()
-        },
         "length": LENGTH,
-        "held_before": held_before,
-        "errors": errors(rows),
         "cells": rows,
     }
     write_json(out, told)
+    _warm_up()
     told["largest_batches"] = [largest(*budget) for budget in BUDGETS]
     write_json(out, told)
-    print(json.dumps(told["errors"], indent=1))
+
+
+def compare(before: Path, there: Path, made: Path, out: Path) -> None:
+    estimates = {"beforehand": read_json(before), "with_cuda": read_json(there)}
+    told = read_json(made)
+    rows = []
+    for number, cell in enumerate(cells()):
+        found = {name: estimate["cells"][number] for name, estimate in estimates.items()}
+        rows.append(cell | told["cells"][number] | found)
+    told["estimates"] = {
+        name: {key: value for key, value in estimate.items() if key != "cells"}
+        for name, estimate in estimates.items()
+    }
+    write_json(out, told | {"errors": errors(rows), "cells": rows})
+    print(json.dumps(errors(rows), indent=1))
 
 
 def errors(rows: list[dict]) -> dict[str, dict[str, float]]:
@@ -310,15 +307,20 @@ def main() -> None:
     estimating.add_argument("out", type=Path)
     estimating.add_argument("--processes", type=int, default=2)
     measuring = commands.add_parser("measure")
-    for name in ("before", "there", "out"):
-        measuring.add_argument(name, type=Path)
+    measuring.add_argument("out", type=Path)
+    measuring.add_argument("--processes", type=int, default=1)
+    comparing = commands.add_parser("compare")
+    for name in ("before", "there", "made", "out"):
+        comparing.add_argument(name, type=Path)
     slowing = commands.add_parser("slowdown")
     slowing.add_argument("out", type=Path)
     options = parser.parse_args()
     if options.command == "estimate":
         estimate_all(options.out, options.processes)
     elif options.command == "measure":
-        measure(options.before, options.there, options.out)
+        measure(options.out, options.processes)
+    elif options.command == "compare":
+        compare(options.before, options.there, options.made, options.out)
     else:
         slowdown(options.out)
 

@@ -26,6 +26,6 @@ def begin(run: Run) -> Training:
     device = pick_device()
     model, tokenizer = load_base(run.base, dtype=run.dtype(device.type), device=device)
     make_trainable(model, run)
-    examples = run.drawn(load_task(run.task).train)
+    examples = run.drawn(load_task(run.task, run.sample).train)
     batches = encode_batches(tokenizer, examples, batch_size=run.batch_size, seed=run.seed)
     return Training(model, batches, run.train_config(device.type))

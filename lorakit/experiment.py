@@ -84,7 +84,7 @@ def resume_run(
 def _experiment(
     run: Run, folder: Path | None, known: tuple[Score, list[Answer]] | None, ears: _Ears
 ) -> Result:
-    task, device = load_task(run.task), pick_device()
+    task, device = load_task(run.task, run.sample), pick_device()
     ears.report(Progress(stage="loading the base"))
     model, tokenizer = load_base(
         run.base,

@@ -70,7 +70,7 @@ def sweep(
             f"the sweep names a run twice: {next(r for r in runs if runs.count(r) > 1)}"
         )
     for run in runs:
-        run.drawn(mini_task(run.task).train)
+        run.drawn(mini_task(run.task, run.sample).train)
         source_of(run)
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -175,12 +175,14 @@ def stack_runs(runs: Sequence[Run]) -> tuple[Stack, Judges]:
         if len(values := {getattr(run, field) for run in runs}) > 1:
             raise ValueError(f"runs of one stack must agree in {field}, these do not: {values}")
     base, tokenizer = load_base(first.base, device=pick_device())
-    train = mini_task(first.task).train
     data: dict[tuple[int, int | None], Batches] = {}
     for run in runs:
         if (run.seed, run.sample) not in data:
             data[run.seed, run.sample] = encode_batches(
-                tokenizer, run.drawn(train), batch_size=run.batch_size, seed=run.seed
+                tokenizer,
+                run.drawn(mini_task(run.task, run.sample).train),
+                batch_size=run.batch_size,
+                seed=run.seed,
             )
     stacked = [
         StackedRun(run.lora, data[run.seed, run.sample], run.train_config("cpu"), run.seed)

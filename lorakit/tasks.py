@@ -39,16 +39,16 @@ class Task:
         return self.train, self.validation, self.heldout
 
 
-def load_task(name: str) -> Task:
+def load_task(name: str, train: int | None = None) -> Task:
     """The task called `name` ("orders", "json", ...), or the one in a JSONL file, every fifth line
-    held out.
+    held out. One of the mini base has as many as `train` training examples, if that is more.
 
     Raises ValueError for a name that is neither, or a file with a bad line, by its number.
     """
     if name == ORDERS:
         return Task(name, orders("train"), orders("heldout"))
     if is_mini_task(name):
-        return mini_task(name)
+        return mini_task(name, train)
     path = Path(name)
     if not path.is_file():
         raise ValueError(f"task {name!r} is not known: it is {TASKS}")
@@ -65,10 +65,15 @@ def load_task(name: str) -> Task:
     )
 
 
+def mini_task(name: str, train: int | None = None) -> Task:
+    """A task of the mini base, in its three splits, with `train` training examples or more."""
+    return _mini_task(name, max(train or 0, COUNTS["train"]))
+
+
 @lru_cache(maxsize=32)
-def mini_task(name: str) -> Task:
-    """A task of the mini base, in its three splits."""
-    return Task(name, **{split: examples(name, split) for split in COUNTS})
+def _mini_task(name: str, train: int) -> Task:
+    counts = COUNTS | {"train": train}
+    return Task(name, **{split: examples(name, split, count) for split, count in counts.items()})
 
 
 def read_examples(path: Path | str) -> list[Example]:
