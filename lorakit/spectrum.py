@@ -117,6 +117,18 @@ def effective_rank(values: Values) -> float:
     return torch.special.entr(sizes / sizes.sum()).sum().exp().item()
 
 
+def stable_rank(values: Values) -> float:
+    """sum(values^2) / max(values)^2: k equal values give k; 0.0 if all are zero.
+
+    Small values hardly count, unlike in `effective_rank`. Rudelson and Vershynin, "Sampling from
+    large matrices", Journal of the ACM 54, 2007.
+    """
+    sizes = _as_tensor(values)
+    if not sizes.any():
+        return 0.0
+    return (sizes / sizes.max()).square().sum().item()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spectrum:
     """One layer's singular values, largest first; `shape` is that of its weight, (out, in)."""

@@ -14,10 +14,21 @@ PACKAGE = ROOT / "lorakit"
 
 # A module imports only from rooms above its own line.
 ROOMS = [
-    {"changes", "device", "files", "history", "lora", "model", "spectrum", "world"},
-    {"adapter_config", "counts", "merging", "mixture", "presets", "text"},
+    {
+        "capture",
+        "changes",
+        "device",
+        "files",
+        "history",
+        "lora",
+        "model",
+        "spectrum",
+        "subspaces",
+        "world",
+    },
+    {"adapter_config", "counts", "deltas", "merging", "mixture", "presets", "text"},
     {"adapters", "generation", "gguf_llama", "hf_folder", "mini_tasks", "orders", "step"},
-    {"checkpoint", "memory", "scoring", "stacked_layers", "tasks", "train"},
+    {"checkpoint", "memory", "scoring", "stacked_adamw", "stacked_layers", "tasks", "train"},
     {"pretrain", "resume", "run", "stacked"},
     {"begin", "survival"},
     {"experiment", "sweep"},

@@ -13,6 +13,7 @@ from lorakit.spectrum import (
     rank_for,
     singular_values,
     singular_values_of_product,
+    stable_rank,
     truncate,
 )
 
@@ -253,3 +254,23 @@ def test_a_truncated_matrix_is_the_svd_cut_off(shape, k):
     U, S, Vh = torch.linalg.svd(delta, full_matrices=False)
     expected = U[..., :k] @ torch.diag_embed(S[..., :k]) @ Vh[..., :k, :]
     torch.testing.assert_close(truncate(delta, k), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 4, 9])
+def test_equal_values_have_a_stable_rank_of_their_number(count):
+    assert stable_rank([0.3] * count + [0.0] * 5) == pytest.approx(count)
+
+
+def test_the_stable_rank_is_the_squared_norm_over_the_largest_square():
+    assert stable_rank([4.0, 2.0, 2.0, 1.0]) == pytest.approx(25 / 16)
+    matrix = draw(24, 40)
+    expected = matrix.norm() ** 2 / torch.linalg.matrix_norm(matrix, 2) ** 2
+    assert stable_rank(singular_values(matrix)) == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_small_values_hardly_count_in_the_stable_rank_and_do_in_the_effective_one():
+    values = [1.0] + [0.05] * 100
+    assert stable_rank(values) == pytest.approx(1.25)
+    assert effective_rank(values) > 30
+    assert stable_rank([0.0, 0.0]) == 0.0
+    assert stable_rank([1e-200, 1e-200]) == pytest.approx(2)
