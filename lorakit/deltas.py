@@ -10,13 +10,14 @@ All work is done on the CPU, at least in float32. Knows models and their layers;
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from lorakit.lora import ALL_LINEAR, LoRAConfig, inject, lora_layers, target_layers
 from lorakit.model import Llama
+from lorakit.spectrum import Spectrum
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +38,11 @@ class Delta:
     def norm(self) -> float:
         """The Frobenius norm."""
         return self.values.norm().item()
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """The values without the directions."""
+        return Spectrum(layer=self.layer, shape=self.shape, values=tuple(self.values.tolist()))
 
     def matrix(self, k: int | None = None) -> Tensor:
         """The delta of its first k directions, or of all: (out, in)."""
@@ -92,6 +98,25 @@ def deltas(model: Llama, base: Llama | None = None) -> list[Delta]:
         dtype = torch.promote_types(W.dtype, torch.float32)
         change = W.to("cpu", dtype) - before[name].to("cpu", dtype)
         found.append(delta_of_matrix(name, change))
+    return found
+
+
+def random_deltas(deltas: Sequence[Delta], seed: int = 0) -> list[Delta]:
+    """A random delta for each, of the same shape, norm and number of directions: control group.
+
+    Gaussian, or a product of Gaussian factors where the delta is of low rank.
+    """
+    draw, found = torch.Generator().manual_seed(seed), []
+    for delta in deltas:
+        (out_features, in_features), rank = delta.shape, len(delta.values)
+        if rank < min(delta.shape):
+            B = torch.randn(out_features, rank, generator=draw)
+            A = torch.randn(rank, in_features, generator=draw)
+            chance = delta_of_product(delta.layer, B, A)
+        else:
+            matrix = torch.randn(out_features, in_features, generator=draw)
+            chance = delta_of_matrix(delta.layer, matrix)
+        found.append(replace(chance, values=chance.values * (delta.norm / chance.norm)))
     return found
 
 

@@ -2,20 +2,25 @@
 
 from lorakit.plots.matrices import draw_matrices, draw_share
 from lorakit.plots.memory import draw_memory
+from lorakit.plots.overlap import draw_overlap
 from lorakit.plots.spectrum import draw_layers, draw_spectrum
 from lorakit.plots.style import COLORS, PARTS, figure, png, save_picture
 from lorakit.plots.tensors import draw_tensors
 from lorakit.plots.timeline import draw_timeline
 from lorakit.plots.training import draw_loss, draw_pace
+from lorakit.plots.truncation import draw_cut, draw_scores
 
 __all__ = [
     "COLORS",
     "PARTS",
+    "draw_cut",
     "draw_layers",
     "draw_loss",
     "draw_matrices",
     "draw_memory",
+    "draw_overlap",
     "draw_pace",
+    "draw_scores",
     "draw_share",
     "draw_spectrum",
     "draw_tensors",

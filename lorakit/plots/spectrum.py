@@ -33,12 +33,12 @@ def draw_spectrum(ax: Axes, runs: Mapping[str, Sequence[Spectrum]], *, cut: int)
     Chance is what random matrices of the same shapes, norms and ranks have (medians again). The
     medians go as far as every layer goes. `cut` marks a rank.
     """
-    middles = {run: _medians([s.values for s in spectra]) for run, spectra in runs.items()}
-    chances = {run: _medians([s.random for s in spectra]) for run, spectra in runs.items()}
+    middles = {run: medians([s.values for s in spectra]) for run, spectra in runs.items()}
+    chances = {run: medians([s.random for s in spectra]) for run, spectra in runs.items()}
     longest = max(len(s.values) for spectra in runs.values() for s in spectra)
     tops = [s.values[0] for spectra in runs.values() for s in spectra]
-    medians = [value for curve in (*middles.values(), *chances.values()) for value in curve]
-    low, high = log_limits([*medians, *tops], decades=4)
+    shown = [value for curve in (*middles.values(), *chances.values()) for value in curve]
+    low, high = log_limits([*shown, *tops], decades=4)
     layers = {run: len(spectra) for run, spectra in runs.items()}
     with frame(ax, tuple(layers.items()), longest, low, high) as bare:
         if bare:
@@ -90,7 +90,8 @@ def draw_layers(ax: Axes, spectra: Sequence[Spectrum], *, concept: str = "lora")
     dress(ax, x="projection", y="layer")
 
 
-def _medians(curves: Sequence[Sequence[float]]) -> list[float]:
+def medians(curves: Sequence[Sequence[float]]) -> list[float]:
+    """Across curves, as far as every one goes."""
     return [median(values) for values in zip(*curves, strict=False)]
 
 

@@ -7,12 +7,14 @@ from lorakit.widgets.handshake import Handshake
 from lorakit.widgets.job import Job
 from lorakit.widgets.live_memory import LiveMemoryExplorer
 from lorakit.widgets.memory import MemoryExplorer
+from lorakit.widgets.overlap import OverlapExplorer
 from lorakit.widgets.pace import PaceExplorer
 from lorakit.widgets.parameters import ParametersExplorer
 from lorakit.widgets.picture import Picture
 from lorakit.widgets.spectrum import SpectrumExplorer
 from lorakit.widgets.starts import StartsExplorer
 from lorakit.widgets.step import StepExplorer
+from lorakit.widgets.truncation import TruncationExplorer
 
 __all__ = [
     "BudgetExplorer",
@@ -22,11 +24,13 @@ __all__ = [
     "Job",
     "LiveMemoryExplorer",
     "MemoryExplorer",
+    "OverlapExplorer",
     "PaceExplorer",
     "ParametersExplorer",
     "Picture",
     "SpectrumExplorer",
     "StartsExplorer",
     "StepExplorer",
+    "TruncationExplorer",
     "shown",
 ]
