@@ -2,7 +2,8 @@
 
 The model is the real one with stacked layers in place of its own. A run meets the same batches,
 learning rates, clipping and AdamW as in `train.py`, and ends with the same weights up to rounding.
-Small runs fill a GPU only together; on a CPU a stack takes as long as its runs one by one.
+Small runs fill a GPU only together; on a CPU a stack takes as long as its runs one by one. A small
+stack leaves a GPU idle between its kernels: there the whole step is one CUDA graph (capture.py).
 """
 
 import copy
@@ -13,12 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lorakit.capture import Captured
 from lorakit.lora import LoRAConfig, inject, lora_layers
 from lorakit.model import Llama
 from lorakit.scoring import Score
+from lorakit.stacked_adamw import StackedAdamW
 from lorakit.stacked_layers import stack_adapters, stack_weights
 from lorakit.step import TrainConfig
 from lorakit.text import IGNORE, Batches, Encoded, collate
+
+SMALL = 16  # runs: so many or fewer are captured where it can be done
 
 
 @dataclass(frozen=True)
@@ -34,16 +39,23 @@ class StackedRun:
 class Stack:
     """Several runs in progress over one base, all LoRA or all full, each with its own everything.
 
-    Raises ValueError, naming the field, if runs differ in what one program cannot vary: method,
-    targets, dropout, number of steps, batch size, accumulation.
+    `capture` says whether a step is one CUDA graph: None, on a GPU and up to `SMALL` runs. Raises
+    ValueError, naming the field, if runs differ in what one program cannot vary: method, targets,
+    dropout, number of steps, batch size, accumulation; or if `capture` asks for a GPU's graph
+    elsewhere.
     """
 
-    betas, eps = (0.9, 0.999), 1e-8  # torch.optim.AdamW's own
-
-    def __init__(self, base: Llama, runs: Sequence[StackedRun]):
+    def __init__(self, base: Llama, runs: Sequence[StackedRun], *, capture: bool | None = None):
         _check_alike(runs)
         self.runs = list(runs)
         self.base = base
+        self.device = base.lm_head.weight.device
+        can = self.device.type == "cuda"
+        if capture and not can:
+            raise ValueError(
+                f"capture=True needs a base on a GPU, this one is on {self.device}: leave it out"
+            )
+        self.captures = can and len(self.runs) <= SMALL if capture is None else capture
         self.model = copy.deepcopy(base)
         if runs[0].lora is None:
             stack_weights(self.model, len(runs))
@@ -51,46 +63,73 @@ class Stack:
             generators = [torch.Generator().manual_seed(run.seed) for run in runs]
             stack_adapters(self.model, [run.lora for run in runs if run.lora], generators)
         self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        self.device = next(iter(self.parameters.values())).device
-        self.moments = {
-            n: (torch.zeros_like(p), torch.zeros_like(p)) for n, p in self.parameters.items()
-        }
-        self.alive = torch.ones(len(runs), dtype=torch.bool, device=self.device)
+        self.adamw = StackedAdamW(self.parameters.values(), [run.config for run in runs])
         self.position = 0
+        self._captured: Captured | None = None
 
     @property
     def steps(self) -> int:
         return self.runs[0].config.steps
 
+    @property
+    def alive(self) -> Tensor:
+        """Which runs have met nothing but finite losses and gradients, (runs,)."""
+        return self.adamw.alive
+
     def step(self) -> Tensor:
         """One update of every run; the losses (runs,), mean over each run's response tokens.
 
-        A run whose loss or gradient is not finite is dead from then on: its weights stay.
+        A run whose loss or gradient is not finite is dead from then on: its weights stay. Does not
+        wait for a GPU: whoever reads the losses does.
         """
         self.position += 1
         tokens, labels = self._batch(self.position - 1)
+        lr, *shares = self.adamw.schedule(self.position)
         self.model.train()
+        if not self.captures:
+            tokens, labels, lr = (t.to(self.device) for t in (tokens, labels, lr))
+            return self._advance(tokens, labels, lr, *shares)
+        inputs = (tokens, labels, lr, *torch.tensor(shares, dtype=torch.float64))
+        if self._captured is None:  # not before: until now the weights were anyone's to exchange
+            self._captured = Captured(
+                self._advance, [t.to(self.device) for t in inputs], state=self.adamw.state
+            )
+        return self._captured(*inputs)
+
+    def _advance(
+        self,
+        tokens: Tensor,
+        labels: Tensor,
+        lr: Tensor,
+        first_share: Tensor | float,
+        second_share: Tensor | float,
+    ) -> Tensor:
+        """A step as a function of tensors, which a graph can hold; it changes tensors alone."""
         losses = self._losses(tokens, labels)
         count = (labels[:, 1:] != IGNORE).view(len(self.runs), -1).sum(1)
         means = losses / count
-        means.sum().backward()
-        self._update(means.detach())
+        grads = torch.autograd.grad(means.sum(), list(self.parameters.values()))
+        self.adamw.update(grads, means.detach(), lr, first_share, second_share)
         return means.detach()
 
     def _batch(self, position: int) -> tuple[Tensor, Tensor]:
-        """Tokens and labels (runs * batch, longest); data that runs share are made once."""
-        made: dict[int, tuple[Tensor, Tensor]] = {}
-        for run in self.runs:
-            if id(run.batches) not in made:
-                made[id(run.batches)] = run.batches.batch(position)
-        longest = max(tokens.shape[1] for tokens, _ in made.values())
+        """Tokens and labels (runs * batch, longest), on the CPU; what runs share is made once.
+
+        The longest is the batch's own; of a captured step the data's, as its shapes are fixed.
+        """
+        shared = {id(run.batches): run.batches for run in self.runs}
+        made = {key: batches.batch(position) for key, batches in shared.items()}
+        if self.captures:
+            longest = max(batches.longest for batches in shared.values())
+        else:
+            longest = max(tokens.shape[1] for tokens, _ in made.values())
 
         def joined(part: int, filler: int) -> Tensor:
             padded = {
                 key: F.pad(pair[part], (0, longest - pair[part].shape[1]), value=filler)
                 for key, pair in made.items()
             }
-            return torch.cat([padded[id(run.batches)] for run in self.runs]).to(self.device)
+            return torch.cat([padded[id(run.batches)] for run in self.runs])
 
         return joined(0, self.runs[0].batches.pad_id), joined(1, IGNORE)
 
@@ -101,36 +140,6 @@ class Stack:
             logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE, reduction="none"
         )
         return losses.view(len(self.runs), -1).sum(1)
-
-    @torch.no_grad()
-    def _update(self, losses: Tensor) -> None:
-        """Clip each run's gradient, then AdamW (arXiv 1711.05101) at each run's learning rate."""
-        config = [run.config for run in self.runs]
-        most, lr, decay = (
-            torch.tensor(values, device=self.device)
-            for values in (
-                [c.max_grad_norm for c in config],
-                [c.learning_rate(self.position) for c in config],
-                [c.weight_decay for c in config],
-            )
-        )
-        grads = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
-        norm = torch.stack([g.flatten(1).square().sum(1) for g in grads.values()]).sum(0).sqrt()
-        self.alive &= losses.isfinite() & norm.isfinite()
-        clip = (most / (norm + 1e-6)).clamp(max=1)
-        rate = torch.where(self.alive, lr, 0)
-        (b1, b2), t = self.betas, self.position
-        for name, g in grads.items():
-            p, (first, second) = self.parameters[name], self.moments[name]
-            each = (-1, *[1] * (p.ndim - 1))
-            g = torch.where(self.alive.view(each), g * clip.view(each), 0)
-            first.lerp_(g, 1 - b1)
-            second.mul_(b2).addcmul_(g, g, value=1 - b2)
-            p.mul_(1 - (rate * decay).view(each))
-            p.sub_(
-                (rate / (1 - b1**t)).view(each) * first / ((second / (1 - b2**t)).sqrt() + self.eps)
-            )
-            self.parameters[name].grad = None
 
     def plain(self) -> Llama:
         """The base as a full stack: weights to be exchanged, then judged by `score`."""

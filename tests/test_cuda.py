@@ -1,4 +1,4 @@
-"""What only a GPU can show: half-precision bases, autocast, the allocator's own bytes, stacks."""
+"""What only a GPU can show: half-precision bases, autocast, the allocator's own bytes, graphs."""
 
 import dataclasses
 import gc
@@ -8,6 +8,7 @@ import torch
 from weights import assert_same_weights, weights
 
 from lorakit.begin import begin
+from lorakit.capture import Captured
 from lorakit.experiment import finetune
 from lorakit.lora import LoRAConfig, inject, lora_layers
 from lorakit.memory import Recorder, measure
@@ -15,6 +16,7 @@ from lorakit.merging import merge, unmerge
 from lorakit.model import Llama
 from lorakit.presets import PRESETS
 from lorakit.run import Run
+from lorakit.stacked import SMALL, Stack
 from lorakit.step import TrainConfig
 from lorakit.survival import OutOfMemory, survive
 from lorakit.sweep import stack_runs
@@ -114,6 +116,100 @@ def test_a_stack_on_a_gpu_trains_as_its_runs_do_on_a_cpu(method, monkeypatch):
     monkeypatch.setenv("LORAKIT_DEVICE", "cpu")
     for run, found in zip(runs, losses, strict=True):
         assert found == pytest.approx(begin(run).run().losses, rel=1e-3)
+
+
+# A step as a graph
+
+
+def test_a_recorded_function_follows_its_inputs_and_changes_its_state():
+    total = torch.zeros(3, device="cuda")
+
+    def add(x):
+        total.add_(x)
+        return 2 * total
+
+    one = torch.ones(3, device="cuda")
+    doubled = Captured(add, [one], state=[total])
+    assert total.tolist() == [0.0] * 3  # recording has added nothing
+    first = doubled(torch.full((3,), 5.0))
+    second = doubled(one)
+    assert (first.tolist(), second.tolist()) == ([10.0] * 3, [12.0] * 3)
+    assert total.tolist() == [6.0] * 3
+    with pytest.raises(ValueError, match=r"input 0 has shape \(1,\), recorded was \(3,\)"):
+        doubled(one[:1])
+
+
+def stacks(method: str) -> tuple[Stack, Stack, tuple]:
+    """The same three runs of 12 steps, recorded and not, and what they are judged by."""
+    same = {"base": "mini", "task": "json", "method": method, "batch_size": 4, "steps": 12}
+    runs = [Run(**same, rank=rank, seed=seed) for rank, seed in ((8, 0), (2, 0), (4, 1))]
+    stack, judged = stack_runs(runs)
+    plain, captured = (Stack(stack.base, stack.runs, capture=how) for how in (False, True))
+    return plain, captured, judged.validation[:20]
+
+
+def assert_same_runs(captured: Stack, plain: Stack, start: dict[str, torch.Tensor]) -> None:
+    """Weights differ by little of what training has moved them by, run by run."""
+    for index in range(len(plain.runs)):
+        moved = off = 0.0
+        for name, p in plain.parameters.items():
+            moved += (p[index] - start[name][index]).square().sum().item()
+            off += (p[index] - captured.parameters[name][index]).square().sum().item()
+        assert moved > 0 and off < 1e-4 * moved, f"run {index}: {off:g} of {moved:g}"
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_captured_stack_trains_as_one_that_is_not(method, monkeypatch):
+    monkeypatch.setenv("LORAKIT_DEVICE", "cuda")
+    plain, captured, examples = stacks(method)
+    start = {name: p.detach().clone() for name, p in plain.parameters.items()}
+    for number in range(12):
+        torch.testing.assert_close(captured.step(), plain.step(), rtol=1e-3, atol=1e-4)
+        if number in (0, 5):  # judged between two steps
+            for a, b in zip(captured.score(examples), plain.score(examples), strict=True):
+                assert a.loss == pytest.approx(b.loss, rel=1e-3)
+    assert captured.alive.all() and captured.position == 12
+    assert_same_runs(captured, plain, start)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_in_a_captured_stack_a_run_that_dies_stays_dead(method, monkeypatch):
+    monkeypatch.setenv("LORAKIT_DEVICE", "cuda")
+    losses, times = Stack._losses, torch.ones(3, device="cuda")
+    monkeypatch.setattr(Stack, "_losses", lambda stack, *batch: losses(stack, *batch) * times)
+    plain, captured, examples = stacks(method)
+    start = {name: p.detach().clone() for name, p in plain.parameters.items()}
+    for number in range(12):
+        times[1] = float("inf") if number == 4 else 1.0
+        found, expected = captured.step(), plain.step()
+        assert not found[1].isfinite() if number == 4 else found.isfinite().all()
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+        if number == 3:
+            kept = {name: p[1].detach().clone() for name, p in captured.parameters.items()}
+    assert captured.alive.tolist() == plain.alive.tolist() == [True, False, True]
+    for name, p in captured.parameters.items():
+        assert torch.equal(p[1], kept[name])
+    assert_same_runs(captured, plain, start)
+    captured.score(examples)
+
+
+def test_a_step_that_is_taken_does_not_wait_for_the_gpu(monkeypatch):
+    monkeypatch.setenv("LORAKIT_DEVICE", "cuda")
+    _, captured, _ = stacks("lora")
+    captured.step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        losses = [captured.step() for _ in range(3)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.stack(losses).isfinite().all()
+
+
+def test_small_stacks_are_captured_and_large_ones_are_not(monkeypatch):
+    monkeypatch.setenv("LORAKIT_DEVICE", "cuda")
+    run = Run(base="mini", task="json", rank=1, batch_size=1, steps=2)
+    assert stack_runs([run] * SMALL)[0].captures
+    assert not stack_runs([run] * (SMALL + 1))[0].captures
 
 
 def test_explorables_measure_and_train_on_a_gpu(monkeypatch):

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from recorded import Recorded
 
+from lorakit import stacked
 from lorakit.lora import LoRAConfig, inject, unfreeze
 from lorakit.model import Llama
 from lorakit.scoring import score
@@ -151,3 +153,76 @@ def test_what_one_program_cannot_vary_is_refused_and_named(base):
         Stack(base, [replace(first, config=replace(CONFIG, accumulation=2))])
     with pytest.raises(ValueError, match="no examples to judge by"):
         Stack(base, [first]).score([])
+
+
+# A step as a graph
+
+
+@pytest.fixture
+def recorded(base, monkeypatch):
+    """Makes a stack whose step is recorded once, as a GPU would, and then replayed."""
+    monkeypatch.setattr(stacked, "Captured", Recorded)
+
+    def make(method: str) -> Stack:
+        stack = Stack(base, RUNS[method])
+        stack.captures = True
+        return stack
+
+    return make
+
+
+@pytest.mark.parametrize("method", RUNS)
+def test_a_recorded_step_is_the_step(base, recorded, method):
+    plain, replayed = Stack(base, RUNS[method]), recorded(method)
+    for _ in range(plain.steps):
+        torch.testing.assert_close(replayed.step(), plain.step(), **EXACT)
+    for name, p in plain.parameters.items():
+        torch.testing.assert_close(replayed.parameters[name], p, rtol=1e-4, atol=1e-6)
+
+
+def test_recording_sees_weights_that_were_exchanged_before_the_first_step(base, recorded):
+    plain, replayed = Stack(base, RUNS["lora"]), recorded("lora")
+    for stack in (plain, replayed):
+        with torch.no_grad():
+            for name, p in stack.parameters.items():
+                p.fill_(0.1 if name.endswith(".A") else 0.2)
+    torch.testing.assert_close(replayed.step(), plain.step(), **EXACT)
+
+
+def test_losses_of_a_replay_stay_when_the_next_one_comes(recorded):
+    stack = recorded("lora")
+    first = stack.step()
+    kept = first.clone()
+    assert not torch.equal(stack.step(), kept)
+    assert torch.equal(first, kept)
+
+
+@pytest.mark.parametrize("method", RUNS)
+def test_a_run_that_dies_in_a_replay_stays_dead(base, recorded, method, monkeypatch):
+    losses, times = Stack._losses, torch.ones(3)
+    monkeypatch.setattr(Stack, "_losses", lambda stack, *batch: losses(stack, *batch) * times)
+    stack = recorded(method)
+    stack.step()
+    kept = {name: p.detach().clone() for name, p in stack.parameters.items()}
+    times[0] = float("inf")
+    stack.step()
+    times[0] = 1
+    stack.step()
+    assert stack.alive.tolist() == [False, True, True]
+    for name, p in stack.parameters.items():
+        assert torch.equal(p[0], kept[name][0])
+        assert not torch.equal(p[1], kept[name][1])
+
+
+def test_a_recorded_stack_is_judged_between_two_steps(base, recorded):
+    plain, replayed = Stack(base, RUNS["lora"]), recorded("lora")
+    for _ in range(2):
+        plain.step(), replayed.step()
+        for a, b in zip(plain.score(FIRST.examples), replayed.score(FIRST.examples), strict=True):
+            assert a.loss == pytest.approx(b.loss, rel=1e-5)
+
+
+def test_a_graph_is_refused_where_there_is_no_gpu(base):
+    assert not Stack(base, RUNS["lora"]).captures
+    with pytest.raises(ValueError, match="needs a base on a GPU, this one is on cpu: leave it out"):
+        Stack(base, RUNS["lora"], capture=True)

@@ -1,0 +1,71 @@
+"""A function as one CUDA graph: its kernels are recorded once, and from then on launched together.
+
+    step = Captured(function, [tokens, labels], state=weights)
+    loss = step(tokens, labels)             the recorded kernels, over these numbers
+
+Worth it where kernels are so small that launching them takes longer than they do. Recorded are
+kernels and addresses, and no Python: what differs from call to call must be a tensor among the
+inputs, and nothing may wait for the GPU. Knows no model and no training.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def warm_up(function: Callable[[], object], state: Sequence[Tensor], times: int = 3) -> None:
+    """Call `function`, so that libraries choose and allocate; `state` ends as it began."""
+    kept = [tensor.detach().clone() for tensor in state]
+    try:
+        for _ in range(times):
+            function()
+    finally:
+        with torch.no_grad():
+            for tensor, before in zip(state, kept, strict=True):
+                tensor.copy_(before)
+
+
+class Captured:
+    """`function`, recorded over `inputs` of these shapes; it returns one tensor.
+
+    `state` are the tensors outside of `function` that it changes in place: recording leaves them as
+    they were. Raises ValueError if an input is not on a GPU.
+    """
+
+    def __init__(
+        self, function: Callable[..., Tensor], inputs: Sequence[Tensor], *, state: Sequence[Tensor]
+    ):
+        for place, value in enumerate(inputs):
+            if not value.is_cuda:
+                raise ValueError(
+                    f"input {place} is on {value.device}: only a GPU's kernels can be recorded"
+                )
+        self._inputs = [value.clone() for value in inputs]
+        device = self._inputs[0].device
+        with torch.cuda.device(device):
+            # Warmed up and recorded on one stream, which is not the default: that cannot record.
+            here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+            aside.wait_stream(here)
+            with torch.cuda.stream(aside):
+                warm_up(lambda: function(*self._inputs), state)
+            here.wait_stream(aside)
+            self._graph = torch.cuda.CUDAGraph()
+            # Other threads, a notebook's own among them, may use the GPU meanwhile.
+            with torch.cuda.graph(self._graph, stream=aside, capture_error_mode="thread_local"):
+                self._output = function(*self._inputs)
+
+    def __call__(self, *values: Tensor) -> Tensor:
+        """What `function` would return for `values`, which may lie on the CPU; a tensor of its own.
+
+        Does not wait for the GPU. Raises ValueError if a shape is not the recorded one.
+        """
+        for place, (held, value) in enumerate(zip(self._inputs, values, strict=True)):
+            if held.shape != value.shape:
+                raise ValueError(
+                    f"input {place} has shape {tuple(value.shape)}, recorded was "
+                    f"{tuple(held.shape)}: pad it, or record anew"
+                )
+            held.copy_(value, non_blocking=True)
+        self._graph.replay()
+        return self._output.clone()
