@@ -214,6 +214,17 @@ def test_a_run_that_dies_in_a_replay_stays_dead(base, recorded, method, monkeypa
         assert not torch.equal(p[1], kept[name][1])
 
 
+def test_a_run_that_dies_of_its_second_step_is_alive_after_its_first(base, monkeypatch):
+    monkeypatch.setattr(stacked, "Captured", Recorded)
+    hot = [replace(run, config=replace(CONFIG, lr=1e30)) for run in RUNS["full"]]
+    stack = Stack(base, hot)
+    stack.captures = True
+    stack.step()
+    assert stack.alive.all()
+    stack.step()
+    assert not stack.alive.any()
+
+
 def test_a_recorded_stack_is_judged_between_two_steps(base, recorded):
     plain, replayed = Stack(base, RUNS["lora"]), recorded("lora")
     for _ in range(2):
