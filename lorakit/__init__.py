@@ -10,6 +10,7 @@ from lorakit.begin import begin
 from lorakit.changes import Change, changes, snapshot
 from lorakit.checkpoint import load_base, save_folder
 from lorakit.counts import Count, count
+from lorakit.deltas import Delta, cut, deltas, extract, random_deltas
 from lorakit.device import pick_device
 from lorakit.experiment import finetune, resume_run
 from lorakit.generation import ask, generate, stream
@@ -39,8 +40,21 @@ from lorakit.presets import PRESETS
 from lorakit.resume import load_checkpoint, save_checkpoint
 from lorakit.run import Result, Run
 from lorakit.scoring import Score, score
-from lorakit.spectrum import Spectrum, energy, singular_values, singular_values_of_product
+from lorakit.spectrum import (
+    Spectrum,
+    energy,
+    singular_values,
+    singular_values_of_product,
+    stable_rank,
+)
 from lorakit.step import TrainConfig
+from lorakit.subspaces import (
+    amplification,
+    intruders,
+    overlaps,
+    random_cosine,
+    random_overlaps,
+)
 from lorakit.survival import OutOfMemory, survive
 from lorakit.tasks import Task, load_task
 from lorakit.text import Batches, Example, Tokenizer, encode_batches, encode_example
@@ -52,6 +66,7 @@ __all__ = [
     "Batches",
     "Change",
     "Count",
+    "Delta",
     "Diverged",
     "Example",
     "History",
@@ -73,20 +88,25 @@ __all__ = [
     "TrainConfig",
     "Training",
     "adapter_bytes",
+    "amplification",
     "ask",
     "begin",
     "changes",
     "changes_to_fit",
     "count",
+    "cut",
+    "deltas",
     "disabled",
     "encode_batches",
     "encode_example",
     "energy",
     "estimate",
+    "extract",
     "finetune",
     "freeze",
     "generate",
     "inject",
+    "intruders",
     "largest_batch",
     "load_adapter",
     "load_base",
@@ -96,7 +116,11 @@ __all__ = [
     "measure",
     "merge",
     "merge_and_unload",
+    "overlaps",
     "pick_device",
+    "random_cosine",
+    "random_deltas",
+    "random_overlaps",
     "remove",
     "rescaled",
     "resume_run",
@@ -107,6 +131,7 @@ __all__ = [
     "singular_values",
     "singular_values_of_product",
     "snapshot",
+    "stable_rank",
     "stream",
     "survive",
     "train",

@@ -11,11 +11,20 @@ from adapter_files import hugging_face
 from weights import assert_same_weights, weights
 
 from lorakit.adapters import load_adapter, save_adapter
-from lorakit.deltas import Delta, cut, delta_of_matrix, delta_of_product, deltas, extract
+from lorakit.deltas import (
+    Delta,
+    cut,
+    delta_of_matrix,
+    delta_of_product,
+    deltas,
+    extract,
+    random_deltas,
+)
 from lorakit.lora import ALL_LINEAR, LoRAConfig, inject, lora_layers, target_layers
 from lorakit.merging import merge_and_unload
 from lorakit.model import Llama
-from lorakit.spectrum import singular_values, singular_values_of_product
+from lorakit.spectrum import energy, singular_values, singular_values_of_product
+from lorakit.subspaces import overlaps
 
 Q = "model.layers.0.self_attn.q_proj"
 
@@ -348,3 +357,44 @@ def test_two_deltas_are_the_same_only_if_they_are_one():
     """Tensors have no single truth of equality; comparing must not fail."""
     delta = delta_of_matrix(Q, draw(3, 3))
     assert delta == delta and delta != replace(delta) and isinstance(delta, Delta)
+
+
+# The control group
+
+
+def test_random_deltas_have_shape_norm_and_number_of_directions_and_nothing_else(
+    model, tuned, adapted
+):
+    for found in (deltas(tuned, model), deltas(adapted)):
+        for delta, chance in zip(found, random_deltas(found), strict=True):
+            assert (chance.layer, chance.shape) == (delta.layer, delta.shape)
+            assert len(chance.values) == len(delta.values)
+            assert chance.norm == pytest.approx(delta.norm, rel=1e-5)
+            phi = overlaps(chance.V, delta.V)[0, 0].item()
+            assert phi < 0.6
+
+
+def test_the_values_of_random_deltas_are_those_of_chance(model, tuned, adapted):
+    for found in (deltas(tuned, model), deltas(adapted)):
+        for delta, chance in zip(found, random_deltas(found), strict=True):
+            expected = energy(delta.spectrum.random, 2)
+            assert energy(chance.values, 2) == pytest.approx(expected, abs=0.15)
+
+
+def test_random_deltas_are_the_same_for_a_seed_and_differ_from_layer_to_layer(model, tuned):
+    found = deltas(tuned, model)
+    first, again, other = random_deltas(found), random_deltas(found), random_deltas(found, seed=1)
+    assert all(torch.equal(a.U, b.U) for a, b in zip(first, again, strict=True))
+    assert not any(torch.equal(a.U, b.U) for a, b in zip(first, other, strict=True))
+    assert not torch.equal(first[0].U, first[3].U)  # q_proj and o_proj, of one shape
+
+
+def test_a_delta_that_is_zero_has_a_random_one_that_is_zero():
+    (chance,) = random_deltas([delta_of_matrix(Q, torch.zeros(6, 8))])
+    assert not chance.matrix().any()
+
+
+def test_a_delta_knows_its_spectrum():
+    delta = delta_of_matrix(Q, draw(24, 40))
+    assert (delta.spectrum.layer, delta.spectrum.shape) == (Q, (24, 40))
+    assert delta.spectrum.values == tuple(delta.values.tolist())

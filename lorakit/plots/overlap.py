@@ -17,7 +17,7 @@ def draw_overlap(ax: Axes, phi: Tensor, *, title: str, first: str, second: str) 
     rows, columns = phi.shape
     ax.set_yticks(*_ticks(rows))
     ax.set_xticks(*_ticks(columns))
-    if max(rows, columns) <= 8:  # room for numbers
+    if max(rows, columns) <= 6:  # room for numbers
         for i in range(rows):
             for j in range(columns):
                 value = phi[i, j].item()

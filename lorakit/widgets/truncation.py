@@ -34,6 +34,7 @@ class TruncationExplorer(Explorable):
     """
 
     def __init__(self, result: Result):
+        self._later = Later(self._judge, seconds=0.05)
         if result.run.method != "full":
             raise ValueError(
                 f"a delta to cut is that of a full fine-tune, got a run of {result.run.method!r}: "
@@ -41,12 +42,14 @@ class TruncationExplorer(Explorable):
             )
         self.result: Result | None = result
         weight = result.model.lm_head.weight
-        self.base, _ = load_base(result.run.base, dtype=weight.dtype, device=weight.device)
-        self.deltas = deltas(result.model, self.base)
+        base, _ = load_base(result.run.base, dtype=weight.dtype, device=weight.device)
+        self.base: Llama | None = base
+        self.deltas = deltas(result.model, base)
         self.chance = random_deltas(self.deltas)
         self.spectra = [delta.spectrum for delta in self.deltas]
         self.examples = _examples(result)
-        self._plain, self._cutting = copy.deepcopy(self.base), threading.Lock()
+        self._plain: Llama | None = copy.deepcopy(base)
+        self._cutting = threading.Lock()
         self.cuts: dict[tuple[str, int], Score] = {}  # by rest and rank
         self.chances: dict[tuple[str, int], Score] = {}
         most = max(len(delta.values) for delta in self.deltas)
@@ -55,9 +58,9 @@ class TruncationExplorer(Explorable):
         self.ranks = tuple(rank for _, rank in self.rank.options)
         self.rest = choice("other weights", [TRAINED, BASE], TRAINED)
         self.rest.tooltips = ["embedding and norms stay", "embedding and norms go back, too"]
-        self.values = Picture(820, 330, alt="singular values of the delta, cut at a rank")
-        self.match = Picture(410, 300, alt="exact match by rank")
-        self.loss = Picture(410, 300, alt="loss by rank")
+        self.values = Picture(800, 330, alt="singular values of the delta, cut at a rank")
+        self.match = Picture(400, 300, alt="exact match by rank")
+        self.loss = Picture(400, 300, alt="loss by rank")
         self.status = ipywidgets.Label("")
         super().__init__(
             [
@@ -70,8 +73,7 @@ class TruncationExplorer(Explorable):
             alt="explorable: a full fine-tune cut to a few directions",
         )
         self.whole = self._known(result.after) or self._score(result.model)
-        self.before = self._known(result.before) or self._score(self.base)
-        self._later = Later(self._judge, seconds=0.05)
+        self.before = self._known(result.before) or self._score(base)
         self.rank.observe(self.refresh, names="value")
         self.rest.observe(self.refresh, names="value")
         self.refresh()
@@ -112,7 +114,7 @@ class TruncationExplorer(Explorable):
 
     def _cut_and_score(self, changes: Sequence[Delta], rank: int, rest: str) -> Score:
         with self._cutting:  # one model for all: what is cut is what is judged
-            assert self.result is not None
+            assert self.result and self.base and self._plain
             source = self.result.model if rest == TRAINED else self.base
             cut(self._plain, self.base, changes, rank, rest=source)
             return self._score(self._plain)
@@ -124,8 +126,10 @@ class TruncationExplorer(Explorable):
             self.status.value = f"judging, {done} of {len(self.examples)}"
 
         pad_id = self.result.tokenizer.pad_id
-        found = score(model, self.examples, pad_id=pad_id, batch_size=32, progress=tell)
-        self.status.value = ""
+        try:
+            found = score(model, self.examples, pad_id=pad_id, batch_size=32, progress=tell)
+        finally:
+            self.status.value = ""
         assert found is not None  # nothing stops it
         return found
 
@@ -137,16 +141,18 @@ class TruncationExplorer(Explorable):
         """The base with adapters that hold the cut delta, by default at the slider's rank.
 
         `save_adapter` writes it as a file that PEFT reads. Embedding and norms are the base's.
+        Raises ValueError for rank 0, of which there is no adapter, or if it is closed.
         """
+        if self.base is None:
+            raise ValueError("the explorable is closed and its models are gone: make another")
         return extract(self.base, self.deltas, self.rank.value if rank is None else rank)
 
     def close(self) -> None:
         """Take it off the page, and let go of the models and their deltas."""
         self._later.cancel()
         super().close()
-        self.result = None
+        self.result = self.base = self._plain = None
         self.deltas, self.chance = [], []
-        del self.base, self._plain
 
 
 def describe(spectra: Sequence[Spectrum], rank: int) -> str:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from drawings import drawn
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
@@ -17,11 +18,14 @@ from lorakit.memory import PARTS as memory_parts
 from lorakit.plots import (
     COLORS,
     PARTS,
+    draw_cut,
     draw_layers,
     draw_loss,
     draw_matrices,
     draw_memory,
+    draw_overlap,
     draw_pace,
+    draw_scores,
     draw_share,
     draw_spectrum,
     draw_tensors,
@@ -43,6 +47,18 @@ def pace(ax, spectra):
 
 def spectrum(ax, spectra):
     draw_spectrum(ax, {"full": spectra, "lora": spectra[:2]}, cut=2)
+
+
+def truncation(ax, spectra):
+    draw_cut(ax, spectra, cut=2)
+
+
+def scores(ax, spectra):
+    draw_scores(ax, "loss", (0, 1, 2), {1: 0.3}, {1: 2.5}, whole=0.2, base=2.4, now=1)
+
+
+def overlap(ax, spectra):
+    draw_overlap(ax, torch.eye(4), title="q_proj", first="rank 4", second="rank 4")
 
 
 def layers(ax, spectra):
@@ -81,7 +97,21 @@ def tensors(ax, spectra):
 
 EVERY = pytest.mark.parametrize(
     "draw",
-    [loss, pace, spectrum, layers, memory, budget, timeline, matrices, share, tensors],
+    [
+        loss,
+        pace,
+        spectrum,
+        truncation,
+        scores,
+        overlap,
+        layers,
+        memory,
+        budget,
+        timeline,
+        matrices,
+        share,
+        tensors,
+    ],
 )
 
 

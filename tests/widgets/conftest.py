@@ -16,10 +16,12 @@ from lorakit.widgets import (
     Handshake,
     LiveMemoryExplorer,
     MemoryExplorer,
+    OverlapExplorer,
     ParametersExplorer,
     SpectrumExplorer,
     StartsExplorer,
     StepExplorer,
+    TruncationExplorer,
 )
 
 # Wide enough for a rank of 64.
@@ -77,6 +79,20 @@ def full(run) -> Result:
     return finetune(replace(run, method="full"))
 
 
+@pytest.fixture(scope="session")
+def learnt(run) -> Result:
+    """A full fine-tune that gets some answers right, and not by its layers alone."""
+    return finetune(
+        replace(run, task="label", method="full", sample=None, lr=3e-2, batch_size=8, steps=20)
+    )
+
+
+@pytest.fixture(scope="session")
+def other_lora(run) -> Result:
+    """Another rank and another seed."""
+    return finetune(replace(run, rank=2, seed=1))
+
+
 @pytest.fixture
 def shapes(monkeypatch):
     """Models for the budget, under the names of larger ones."""
@@ -84,14 +100,26 @@ def shapes(monkeypatch):
     return SHAPES
 
 
+def visited(explorer: TruncationExplorer) -> TruncationExplorer:
+    """Every choice was made once: from then on none leaves a trace in the pictures."""
+    for rest in reversed(explorer.rest.options):
+        explorer.rest.value = rest
+        for rank in reversed(explorer.ranks):
+            explorer.rank.value = rank
+    explorer.rank.value = 8
+    return explorer
+
+
 @pytest.fixture
-def make(run, full, lora, shapes):
+def make(run, full, lora, learnt, other_lora, shapes):
     """Makes an explorable by its name."""
     makers = {
         "parameters": lambda: ParametersExplorer("mini", rank=8, alpha=16),
         "memory": lambda: MemoryExplorer(SHAPE, run, length=12),
         "estimate": lambda: MemoryExplorer(SHAPE, run, length=12, measure=False),
         "spectrum": lambda: SpectrumExplorer(full, lora),
+        "truncation": lambda: visited(TruncationExplorer(learnt)),
+        "overlap": lambda: OverlapExplorer(lora, other_lora),
         "step": lambda: StepExplorer(run),
         "handshake": lambda: Handshake(),
         "finetune": lambda: FinetuneExplorer(run),

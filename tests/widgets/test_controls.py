@@ -12,6 +12,7 @@ from lorakit.widgets import Explorable, Picture, shown
 from lorakit.widgets.budget import OPTIMIZERS
 
 Q = "model.layers.0.self_attn.q_proj"
+DOWN = "model.layers.0.mlp.down_proj"
 # An explorable, one of its controls, another value, and the pictures that it moves.
 MOVES = [
     ("parameters", "model", "llama-3-8b", ("share", "matrices")),
@@ -33,6 +34,10 @@ MOVES = [
     ("budget", "budget", 0.1, ("picture",)),
     ("spectrum", "layer", Q, ("values",)),
     ("spectrum", "cut", 4, ("values",)),
+    ("truncation", "rank", 1, ("values", "match", "loss")),
+    ("truncation", "rest", "of the base", ("match", "loss")),
+    ("overlap", "layer", DOWN, ("found", "random")),
+    ("overlap", "side", "output (U)", ("found",)),
     ("step", "method", "full", ("picture",)),
     ("step", "steps", 4, ("picture",)),
     ("handshake", "number", 8, ("picture",)),
@@ -55,7 +60,9 @@ def test_no_control_is_passed_over(make, name):
     assert {attrgetter(control)(explorer) for control in known} == set(controls(explorer))
 
 
-@pytest.mark.parametrize("name", ["parameters", "memory", "spectrum", "handshake"])
+@pytest.mark.parametrize(
+    "name", ["parameters", "memory", "spectrum", "truncation", "overlap", "handshake"]
+)
 def test_a_picture_reached_by_many_moves_is_that_drawn_afresh(make, name):
     explorer, draw = make(name), random.Random(name)
     for _ in range(8):
