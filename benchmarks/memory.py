@@ -12,11 +12,17 @@ on what a process has held before. Then it runs the largest batches that are sai
 and 1.15 times as many rows, with PyTorch held to that budget. Bytes of a cell are net of what the
 process held before it (`held_before`, the libraries' workspace). `slowdown` is what a recorder
 costs a run: runs with one and without take turns.
+
+    python benchmarks/memory.py replay EVENTS                   anywhere
+
+`measure --events EVENTS` keeps what the allocator did in each cell. `replay` has the lab's
+allocator do the same: told where the driver put each segment, and by its own idea of it.
 """
 
 import argparse
 import datetime
 import gc
+import gzip
 import itertools
 import json
 import math
@@ -25,6 +31,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -38,6 +45,7 @@ from lorakit.device import describe, pick_device
 from lorakit.files import read_json, write_json
 from lorakit.lora import LoRAConfig, inject
 from lorakit.memory import DTYPES, Recorder, Setup, estimate, largest_batch
+from lorakit.memory.allocator import Allocator
 from lorakit.memory.estimation import CONTEXT, WORKSPACE
 from lorakit.memory.recorder import Probe
 from lorakit.model import Llama, ModelConfig
@@ -121,10 +129,12 @@ def _net(held) -> dict[str, int]:
     }
 
 
-def measured(cell: dict[str, Any]) -> dict[str, Any]:
+def measured(cell: dict[str, Any], events: Path | None) -> dict[str, Any]:
     """The allocator's peak of a step, what it reserves, and what a followed step says."""
     one = setup(cell)
     _warm_up()
+    if events is not None:
+        torch.cuda.memory._record_memory_history(context=None, max_entries=400_000)
     before = {"allocated": torch.cuda.memory_allocated(), "reserved": torch.cuda.memory_reserved()}
     net, optimizer, batches = _begin(one)
     step(net, optimizer, batches, one.config)
@@ -137,6 +147,12 @@ def measured(cell: dict[str, Any]) -> dict[str, Any]:
             "reserved": torch.cuda.max_memory_reserved() - before["reserved"],
         }
     }
+    if events is not None:
+        (told,) = torch.cuda.memory._snapshot()["device_traces"]
+        torch.cuda.memory._record_memory_history(enabled=None)
+        name = "-".join(map(str, cell.values()))
+        with gzip.open(events / f"{name}.json.gz", "wt") as file:
+            json.dump([(event["action"], event["addr"], event["size"]) for event in told], file)
     probe = Probe(net, optimizer)
     step(net, optimizer, batches, one.config, phase=probe)
     peak = torch.cuda.max_memory_allocated()
@@ -159,13 +175,15 @@ def _begin(one: Setup) -> tuple[nn.Module, torch.optim.Optimizer, list]:
     return net, make_optimizer(net, one.config), [(tokens, tokens.clone())]
 
 
-def measure(out: Path, processes: int) -> None:
+def measure(out: Path, processes: int, events: Path | None) -> None:
     context = get_context("spawn")
+    if events is not None:
+        events.mkdir(parents=True, exist_ok=True)
     # Each cell begins with nothing that another has left.
     with ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1) as pool:
-        rows = list(pool.map(measured, cells()))
+        rows = list(pool.map(partial(measured, events=events), cells()))
     told = {
-        "command": f"python benchmarks/memory.py measure {out.name}",
+        "command": f"python benchmarks/memory.py measure {out.name} --processes {processes}",
         "device": describe(torch.device("cuda")),
         **_versions(),
         "length": LENGTH,
@@ -190,6 +208,38 @@ def compare(before: Path, there: Path, made: Path, out: Path) -> None:
     }
     write_json(out, told | {"errors": errors(rows), "cells": rows})
     print(json.dumps(errors(rows), indent=1))
+
+
+def replay(events: Path) -> None:
+    off: dict[str, list[float]] = {"told where segments lie": [], "by its own idea": []}
+    for path in sorted(events.glob("*.json.gz")):
+        with gzip.open(path, "rt") as file:
+            done = json.load(file)
+        places = [(address, size) for act, address, size in done if act == "segment_alloc"]
+        real = sum(size for _, size in places)
+        for name, allocator in zip(off, (_Told(places), Allocator()), strict=True):
+            for act, address, size in done:
+                if act == "alloc":
+                    allocator.malloc(address, size)
+                elif act == "free_requested":
+                    allocator.release(address)
+            off[name].append(abs(allocator.reserved / real - 1))
+    for name, errors in off.items():
+        exact = sum(error == 0 for error in errors)
+        print(f"{name}: {exact} of {len(errors)} exact, worst {max(errors):.2%}")
+
+
+class _Told(Allocator):
+    """One that knows where the driver puts its segments."""
+
+    def __init__(self, places: list[tuple[int, int]]):
+        super().__init__()
+        self.places = iter(places)
+
+    def _address(self, size: int) -> int:
+        address, real = next(self.places)
+        assert real == size
+        return address
 
 
 def errors(rows: list[dict]) -> dict[str, dict[str, float]]:
@@ -309,6 +359,9 @@ def main() -> None:
     measuring = commands.add_parser("measure")
     measuring.add_argument("out", type=Path)
     measuring.add_argument("--processes", type=int, default=1)
+    measuring.add_argument("--events", type=Path, help="a folder for what the allocator did")
+    replaying = commands.add_parser("replay")
+    replaying.add_argument("events", type=Path)
     comparing = commands.add_parser("compare")
     for name in ("before", "there", "made", "out"):
         comparing.add_argument(name, type=Path)
@@ -318,7 +371,9 @@ def main() -> None:
     if options.command == "estimate":
         estimate_all(options.out, options.processes)
     elif options.command == "measure":
-        measure(options.out, options.processes)
+        measure(options.out, options.processes, options.events)
+    elif options.command == "replay":
+        replay(options.events)
     elif options.command == "compare":
         compare(options.before, options.there, options.made, options.out)
     else:

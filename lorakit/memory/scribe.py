@@ -4,6 +4,7 @@ Each storage gets a name made of the place of its birth, in which one layer can 
 """
 
 import re
+import weakref
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -75,6 +76,7 @@ class Scribe(Tracker):
             return self._by_parameter(func, args, kwargs or {})
         result = super().__torch_dispatch__(func, types, args, kwargs)
         if self.target == "cuda":
+            self._draw_seeds(func, result)
             sizes, order = workspaces(func, args, result)
             first = len(self.record.sizes)
             self.record.sizes += sizes
@@ -85,6 +87,16 @@ class Scribe(Tracker):
                 else:
                     self.dead(first - event - 1)
         return result
+
+    def _draw_seeds(self, func: Any, result: Any) -> None:
+        """CUDA's attention in 16 bits keeps two seeds for backward; the CPU's keeps none."""
+        if "attention_for_cpu" in func.__name__ and "backward" not in func.__name__:
+            output, logsumexp = result
+            if output.dtype != torch.float32:
+                seeds = [torch.empty(2, dtype=torch.long) for _ in range(2)]
+                for seed in seeds:
+                    self.see(seed)
+                weakref.finalize(logsumexp.untyped_storage(), seeds.clear)
 
     def _by_parameter(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """What comes of a parameter's own tensors belongs to the parameter's layer."""

@@ -23,7 +23,7 @@ def test_the_estimates_are_what_the_allocator_said():
             off[kind].append(abs(found / (cell["measured"][kind] + WORKSPACE) - 1))
     assert max(off["allocated"]) < 0.001
     assert median(off["reserved"]) < 0.001
-    assert max(off["reserved"]) < 0.03, "a segment of 2 MiB more or less"
+    assert max(off["reserved"]) < 0.03
 
 
 def test_every_batch_that_was_said_to_fit_did_and_a_larger_one_did_not():
@@ -44,4 +44,11 @@ def test_the_table_has_every_axis():
     assert axes["dtype"] == {"float32", "bfloat16"}
     assert axes["checkpointing"] == {True, False}
     assert {"foreach", "fused"} <= axes["implementation"]
-    assert not TOLD["beforehand"]["cuda"] and TOLD["with_cuda"]["cuda"]
+    made = TOLD["estimates"]
+    assert not made["beforehand"]["cuda"] and made["with_cuda"]["cuda"]
+
+
+def test_no_cell_is_further_off_than_three_percent():
+    worst = {name: error["worst"] for name, error in TOLD["errors"].items()}
+    assert len(worst) == 9
+    assert max(worst.values()) < 0.03
