@@ -1,5 +1,6 @@
 """Every figure of the lab: axes in, nothing out, no numbers made here but shares and medians."""
 
+from lorakit.plots.curves import draw_by_rank, draw_curves
 from lorakit.plots.matrices import draw_matrices, draw_share
 from lorakit.plots.memory import draw_memory
 from lorakit.plots.overlap import draw_overlap
@@ -13,6 +14,8 @@ from lorakit.plots.truncation import draw_cut, draw_scores
 __all__ = [
     "COLORS",
     "PARTS",
+    "draw_by_rank",
+    "draw_curves",
     "draw_cut",
     "draw_layers",
     "draw_loss",

@@ -11,6 +11,8 @@ from lorakit.widgets.overlap import OverlapExplorer
 from lorakit.widgets.pace import PaceExplorer
 from lorakit.widgets.parameters import ParametersExplorer
 from lorakit.widgets.picture import Picture
+from lorakit.widgets.race import RaceExplorer
+from lorakit.widgets.rank_alpha import RankAlphaExplorer
 from lorakit.widgets.spectrum import SpectrumExplorer
 from lorakit.widgets.starts import StartsExplorer
 from lorakit.widgets.step import StepExplorer
@@ -28,6 +30,8 @@ __all__ = [
     "PaceExplorer",
     "ParametersExplorer",
     "Picture",
+    "RaceExplorer",
+    "RankAlphaExplorer",
     "SpectrumExplorer",
     "StartsExplorer",
     "StepExplorer",

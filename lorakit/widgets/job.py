@@ -146,5 +146,6 @@ class Job(Explorable):
 
     def close(self) -> None:
         """Take it off the page; work that is alive is stopped."""
-        self._stopping.set()
+        if hasattr(self, "_stopping"):  # one that was refused in its making has none
+            self._stopping.set()
         super().close()
