@@ -7,8 +7,9 @@ that a high rank learns no slower.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import ipywidgets
 import torch
@@ -31,8 +32,9 @@ from lorakit.widgets.settings import ALPHAS, RANKS, choice, slider
 
 RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0)
 PLAIN, STABLE = "alpha / r", "alpha / sqrt(r)"
-KEPT = 3  # earlier settings that stay in the pictures
-FAINT = ({"linestyle": "-"}, {"linestyle": "--"}, {"linestyle": ":"})  # from the last on back
+# Of earlier settings, from the last on back: so many stay in the pictures.
+FAINT: tuple[dict[str, Any], ...] = ({"linestyle": "-"}, {"linestyle": "--"}, {"linestyle": ":"})
+KEPT = len(FAINT)
 PROBE = 8  # held-out examples on which the output is compared with the base's
 
 
@@ -154,9 +156,7 @@ class RankAlphaExplorer(Job):
 
     def _draw(self) -> None:
         trials = self.trials
-        styles = {
-            trial.name: style for trial, style in zip(trials, _styles(len(trials)), strict=True)
-        }
+        styles = _styles(trials)
         for picture, y, attribute in (
             (self.loss, "loss", "losses"),
             (self.change, "change of the output", "changes"),
@@ -212,8 +212,12 @@ def describe(trial: Trial) -> tuple[str, str]:
     return loss, change
 
 
-def _styles(count: int) -> list[Style]:
-    """Of the trials from the earliest on: faint and without a mark, but for the last."""
-    pale = mixed(COLORS["lora"], "white", 0.5)
-    earlier = [{"color": pale, "linewidth": 1.5, "marker": "", **style} for style in FAINT]
-    return [*reversed(earlier[: count - 1]), {"color": COLORS["lora"], "linewidth": 3}]
+def _styles(trials: Sequence[Trial]) -> dict[str, Style]:
+    """By name the line of each: faint and without a mark, but for the last."""
+    pale = {"color": mixed(COLORS["lora"], "white", 0.5), "linewidth": 1.5, "marker": ""}
+    found: dict[str, Style] = {
+        trial.name: {"color": COLORS["lora"], "linewidth": 3} for trial in trials[-1:]
+    }
+    for trial, style in zip(reversed(trials[:-1]), FAINT, strict=False):
+        found[trial.name] = pale | style
+    return found

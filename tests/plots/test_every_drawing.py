@@ -18,6 +18,8 @@ from lorakit.memory import PARTS as memory_parts
 from lorakit.plots import (
     COLORS,
     PARTS,
+    draw_by_rank,
+    draw_curves,
     draw_cut,
     draw_layers,
     draw_loss,
@@ -39,6 +41,16 @@ SIZES = {"weights": 5.4e8, "gradients": 5.4e8, "optimizer": 1.1e9, "activations"
 
 def loss(ax, spectra=None):
     draw_loss(ax, [2.5, 1.2, 0.6], total_steps=40, label="LoRA", color=COLORS["lora"])
+
+
+def curves(ax, spectra):
+    styles = {"full": {"color": COLORS["full"]}, "rank 8": {"color": COLORS["lora"]}}
+    found = {"full": [2.5, 1.2, 0.6], "rank 8": [2.5, 1.6]}
+    draw_curves(ax, found, styles=styles, total_steps=40, y="loss")
+
+
+def by_rank(ax, spectra):
+    draw_by_rank(ax, "exact match", [1, 8, 64], {1: 0.8, 64: 1.0}, full=0.9)
 
 
 def pace(ax, spectra):
@@ -99,6 +111,8 @@ EVERY = pytest.mark.parametrize(
     "draw",
     [
         loss,
+        curves,
+        by_rank,
         pace,
         spectrum,
         truncation,
