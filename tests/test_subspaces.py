@@ -156,6 +156,12 @@ def test_with_two_directions_all_norms_are_of_two(weight):
     assert found.factor == pytest.approx(math.hypot(6, 3) / 5)
 
 
+def test_directions_beyond_the_rank_do_not_count_on_either_side(weight):
+    U, V = directions(24, 3, seed=8), directions(40, 3, seed=9)
+    found = amplification(U, torch.ones(3), V, weight, rank=2)
+    assert found.in_delta == pytest.approx((U[:, :2].T @ weight @ V[:, :2]).norm().item())
+
+
 def test_a_random_delta_finds_as_much_of_w_as_chance(weight):
     """rank / sqrt(out * in) of W's norm, on average."""
     expected = weight.norm().item() * 3 / math.sqrt(24 * 40)
@@ -205,6 +211,12 @@ def test_a_change_of_values_and_not_of_directions_brings_no_intruder(weight):
     count, cosines = intruders(weight, -3 * weight, k=8)
     assert count == 0
     assert cosines == pytest.approx([1.0] * 8)
+
+
+def test_a_weak_direction_of_before_that_grew_strong_is_no_intruder(weight):
+    U, V = directions(24, 24), directions(40, 24, seed=1)
+    count, cosines = intruders(weight, weight + 100 * U[:, [23]] @ V[:, [23]].T, k=1)
+    assert (count, cosines) == (0, [pytest.approx(1)])
 
 
 def test_output_directions_are_looked_at_and_not_input_ones():

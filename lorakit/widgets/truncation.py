@@ -88,12 +88,23 @@ class TruncationExplorer(Explorable):
 
     @shown
     def _judge(self) -> None:
-        """Judge the model that the controls stand for, unless it was; then draw what is known."""
-        rank, rest = self.rank.value, self.rest.value
-        for scores, changes in ((self.cuts, self.deltas), (self.chances, self.chance)):
-            if (rest, rank) not in scores:
-                scores[rest, rank] = self._cut_and_score(changes, rank, rest)
-        now, chance = self.cuts[rest, rank], self.chances[rest, rank]
+        """Judge what the controls stand for, each choice once, and show it; chance comes after."""
+        rest, rank = key = self.rest.value, self.rank.value
+        if key not in self.cuts:
+            self.cuts[key] = self._cut_and_score(self.deltas, rank, rest)
+        if key not in self.chances:
+            self._show(rest, rank)
+            self.chances[key] = self._cut_and_score(self.chance, rank, rest)
+        self._show(rest, rank)
+
+    def _show(self, rest: str, rank: int) -> None:
+        """Draw and say what is known so far of the cuts with these other weights."""
+        found = {
+            "cut": self.cuts[rest, rank],
+            "random delta": self.chances.get((rest, rank)),
+            "whole fine-tune": self.whole,
+            "base": self.before,
+        }
         for picture, what in ((self.match, "exact match"), (self.loss, "loss")):
             cuts, chances = (
                 {k: _number(s, what) for (whose, k), s in scores.items() if whose == rest}
@@ -103,14 +114,10 @@ class TruncationExplorer(Explorable):
             with picture.drawing(blit=True) as ax:
                 draw_scores(ax, what, self.ranks, cuts, chances, whole=whole, base=base, now=rank)
         where = f"rank {rank}, other weights {rest}"
-        self.match.text = (
-            f"{where}: {now.right} of {now.count} right, random delta {chance.right}, whole "
-            f"fine-tune {self.whole.right}, base {self.before.right}"
-        )
-        self.loss.text = (
-            f"{where}: loss {now.loss:.3g}, random delta {chance.loss:.3g}, whole fine-tune "
-            f"{self.whole.loss:.3g}, base {self.before.loss:.3g}"
-        )
+        right = ", ".join(f"{name} {s.right if s else '...'}" for name, s in found.items())
+        loss = ", ".join(f"{name} {f'{s.loss:.3g}' if s else '...'}" for name, s in found.items())
+        self.match.text = f"{where}, right of {len(self.examples)}: {right}"
+        self.loss.text = f"{where}, loss: {loss}"
 
     def _cut_and_score(self, changes: Sequence[Delta], rank: int, rest: str) -> Score:
         with self._cutting:  # one model for all: what is cut is what is judged

@@ -140,3 +140,4 @@ def test_the_words_of_the_legend_find_room_in_a_narrow_picture():
     box = ax.get_legend().get_window_extent()
     assert box.x0 >= 0 and box.x1 <= 400 and box.y1 <= 300
     assert box.y0 >= ax.get_window_extent().y1
+    assert box.height < 40  # one row

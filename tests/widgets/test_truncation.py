@@ -14,6 +14,7 @@ from lorakit.adapters import load_adapter, save_adapter
 from lorakit.checkpoint import load_base
 from lorakit.lora import ALL_LINEAR, lora_layers, target_layers
 from lorakit.scoring import Score, score
+from lorakit.spectrum import energy
 from lorakit.tasks import load_task
 from lorakit.text import encode_example
 from lorakit.widgets import truncation as module
@@ -77,9 +78,10 @@ def test_the_words_hold_the_score_of_a_model_cut_by_hand(explorer, learnt, rank,
     found = explorer.cuts[rest, rank]
     assert (found.right, found.count) == (expected.right, 64)
     assert found.loss == pytest.approx(expected.loss, rel=1e-4)
-    where = f"rank {rank}, other weights {rest}: "
-    assert explorer.match.text.startswith(f"{where}{expected.right} of 64 right, random delta ")
-    assert explorer.loss.text.startswith(f"{where}loss {found.loss:.3g}, random delta ")
+    where = f"rank {rank}, other weights {rest}, "
+    right = f"{where}right of 64: cut {expected.right}, random delta "
+    assert explorer.match.text.startswith(right)
+    assert explorer.loss.text.startswith(f"{where}loss: cut {found.loss:.3g}, random delta ")
 
 
 def test_the_cut_is_worth_something_so_that_the_tests_here_can_fail(explorer):
@@ -171,6 +173,23 @@ def test_a_slider_that_moves_moves_the_line_and_judges_nothing_until_it_rests(
     assert look(explorer)[1:] != before[1:]
 
 
+def test_the_cut_is_on_show_before_its_control_group_is_judged(explorer, monkeypatch):
+    seen = []
+
+    def watch(model, examples, **options):
+        seen.append((explorer.match.text, lines(explorer.match)))
+        return score(model, examples, **options)
+
+    monkeypatch.setattr(module, "score", watch)
+    explorer.rank.value = 2
+    (before, _), (between, points) = seen
+    assert before.startswith("rank 8, ")
+    right = explorer.cuts[TRAINED, 2].right
+    assert f"right of 64: cut {right}, random delta ..., whole" in between
+    assert ([explorer.ranks.index(2)], [right / 64]) in points
+    assert "..." not in explorer.match.text + explorer.loss.text
+
+
 def test_judging_leaves_the_runs_model_and_the_base_as_they_were(explorer, learnt):
     before, base = weights(learnt.model), weights(explorer.base)
     modes = learnt.model.training, explorer.base.training
@@ -218,6 +237,8 @@ def test_the_words_hold_the_energy_that_is_kept(explorer, learnt, rank):
     shares = sorted(spectrum.energy(rank) for spectrum in learnt.spectra)
     assert len(shares) == 7
     assert f"rank {rank} of 32: keeps {shares[3]:.1%} of the delta's" in explorer.values.text
+    chances = sorted(energy(spectrum.random, rank) for spectrum in learnt.spectra)
+    assert f"energy, of a random delta's {chances[3]:.1%} (" in explorer.values.text
     assert explorer.values.text == describe(explorer.spectra, rank)
     assert "medians over 7 layers" in explorer.values.text
 
