@@ -9,6 +9,7 @@ inputs, and nothing may wait for the GPU. Knows no model and no training.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ class Captured:
         device = self._inputs[0].device
         with torch.cuda.device(device):
             # Warmed up and recorded on one stream, which is not the default: that cannot record.
-            here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+            here, aside = torch.cuda.current_stream(), _aside(device)
             aside.wait_stream(here)
             with torch.cuda.stream(aside):
                 warm_up(lambda: function(*self._inputs), state)
@@ -69,3 +70,9 @@ class Captured:
             held.copy_(value, non_blocking=True)
         self._graph.replay()
         return self._output.clone()
+
+
+@cache
+def _aside(device: torch.device) -> torch.cuda.Stream:
+    """One stream for all that is recorded: libraries keep a workspace for every stream they met."""
+    return torch.cuda.Stream(device)

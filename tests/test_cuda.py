@@ -21,7 +21,7 @@ from lorakit.step import TrainConfig
 from lorakit.survival import OutOfMemory, survive
 from lorakit.sweep import stack_runs
 from lorakit.text import Batches, Encoded
-from lorakit.widgets import MemoryExplorer, StartsExplorer
+from lorakit.widgets import MemoryExplorer, RaceExplorer, RankAlphaExplorer, StartsExplorer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -212,6 +212,29 @@ def test_small_stacks_are_captured_and_large_ones_are_not(monkeypatch):
     assert not stack_runs([run] * (SMALL + 1))[0].captures
 
 
+def test_stacks_that_are_dropped_give_their_graphs_memory_back(monkeypatch):
+    monkeypatch.setenv("LORAKIT_DEVICE", "cuda")
+    stacks("full")[1].step()  # libraries have their workspace
+    gc.collect()
+    before = torch.cuda.memory_allocated()
+    for _ in range(3):
+        stacks("full")[1].step()
+    gc.collect()
+    assert torch.cuda.memory_allocated() == pytest.approx(before, abs=2**20)
+
+
+def test_a_race_is_captured_in_a_thread_beside_the_notebooks_own(monkeypatch):
+    monkeypatch.setenv("LORAKIT_DEVICE", "cuda")
+    run = Run(base="mini", task="json", batch_size=8, steps=20, heldout=20)
+    race = RaceExplorer(run, (1, 8))
+    race.go()
+    while race.running:
+        torch.ones(9, device="cuda").sum().item()  # a cell that uses the GPU meanwhile
+    assert race.error.value == "" and len(race.scores) == 3
+    for losses in race.losses.values():
+        assert len(losses) == 20 and losses[-1] < 0.9 * losses[0]
+
+
 def test_explorables_measure_and_train_on_a_gpu(monkeypatch):
     monkeypatch.setenv("LORAKIT_DEVICE", "cuda")
     run = Run(base="mini", task="json", batch_size=8, steps=12)
@@ -224,3 +247,7 @@ def test_explorables_measure_and_train_on_a_gpu(monkeypatch):
     starts.go(wait=True)
     assert starts.losses["both zero"][-1] > 0.9 * starts.losses["both zero"][0]
     assert starts.losses["B zero"][-1] < 0.9 * starts.losses["B zero"][0]
+    tried = RankAlphaExplorer(run)
+    tried.go(wait=True)
+    assert len(tried.trials[-1].losses) == 12
+    assert 0 < tried.trials[-1].changes[0] < tried.trials[-1].changes[-1]
