@@ -70,6 +70,16 @@ def write_json(path: Path | str, value: Any) -> None:
         fresh.write_text(text, encoding="utf-8")
 
 
+def write_rows(path: Path | str, head: dict[str, Any], tables: dict[str, list]) -> None:
+    """Write one JSON object, atomically: what `head` holds, and tables of a line each row."""
+    parts = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in head.items()]
+    for name, rows in tables.items():
+        lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
+        parts.append(f"{json.dumps(name)}: [\n{lines}\n]")
+    with replacing(path) as fresh:
+        fresh.write_text("{" + ",\n".join(parts) + "}\n", encoding="utf-8")
+
+
 def read_json(path: Path | str) -> Any:
     """What a JSON file holds. Raises ValueError naming the file if it is not JSON."""
     try:

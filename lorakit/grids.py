@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from itertools import product
 from pathlib import Path
 
-from lorakit.files import read_json, replacing
+from lorakit.files import read_json, write_rows
 from lorakit.lora import ALL_LINEAR
 from lorakit.run import Run
 from lorakit.sweep import Row, sweep
@@ -156,11 +156,8 @@ def write_grid(path: Path, name: str, rows: list[Row]) -> None:
         }
         for row in rows
     ]
-    text = json.dumps(head, indent=0).removesuffix("\n}") + ',\n"rows": [\n'
-    text += ",\n".join(json.dumps(line, allow_nan=False) for line in lines) + "\n]}\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as fresh:
-        fresh.write_text(text)
+    write_rows(path, head, {"rows": lines})
 
 
 def read_grid(path: Path | str) -> list[Row]:

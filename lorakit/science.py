@@ -19,7 +19,7 @@ from lorakit.bars import Line, bars
 from lorakit.checkpoint import load_base
 from lorakit.cuts import cut_runs
 from lorakit.device import pick_device
-from lorakit.files import replacing
+from lorakit.files import write_rows
 from lorakit.mini_tasks import DEEP, NARROW
 from lorakit.run import Run
 from lorakit.scoring import score
@@ -129,12 +129,7 @@ def write_science(path: Path, rows: list[Row], cuts: list[Row], base: list[Line]
         "cuts": [row | {"made": made.index(row["made"])} for row in cuts],
         "rows": [row | {"made": made.index(row["made"])} for row in rows],
     }
-    text = f'{{"command": {json.dumps(COMMAND)}'
-    for name, lines in parts.items():
-        written = ",\n".join(json.dumps(line, allow_nan=False) for line in lines)
-        text += f',\n"{name}": [\n{written}\n]'
-    with replacing(path) as fresh:
-        fresh.write_text(text + "}\n")
+    write_rows(path, {"command": COMMAND}, parts)
 
 
 def main() -> None:

@@ -193,13 +193,16 @@ def stack_runs(runs: Sequence[Run]) -> tuple[Stack, Judges]:
 
 def how_made(runs: Sequence[Run], seconds: float) -> Row:
     """What must be known of a measurement: where, with what, when, and what it took."""
+    return machine() | {"stack": len(runs), "seconds": round(seconds, 1)}
+
+
+def machine() -> Row:
+    """The device, the versions and the date of a measurement."""
     return {
         "device": describe(pick_device()),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "date": datetime.date.today().isoformat(),
-        "stack": len(runs),
-        "seconds": round(seconds, 1),
     }
 
 
