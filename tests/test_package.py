@@ -32,11 +32,12 @@ ROOMS = [
     {"pretrain", "resume", "run", "stacked"},
     {"begin", "survival"},
     {"experiment", "sweep"},
-    {"bars", "cuts"},
+    {"anatomy", "bars", "cuts", "grids"},
     {"summary"},
     {"science"},
     {"plots"},
-    {"console", "doctor", "widgets"},
+    {"claims", "console", "doctor"},
+    {"widgets"},
     {"cli"},
 ]
 

@@ -1,5 +1,6 @@
 """Every figure of the lab: axes in, nothing out, no numbers made here but shares and medians."""
 
+from lorakit.plots.claims import draw_claim
 from lorakit.plots.curves import draw_by_rank, draw_curves
 from lorakit.plots.matrices import draw_matrices, draw_share
 from lorakit.plots.memory import draw_memory
@@ -15,6 +16,7 @@ __all__ = [
     "COLORS",
     "PARTS",
     "draw_by_rank",
+    "draw_claim",
     "draw_curves",
     "draw_cut",
     "draw_layers",

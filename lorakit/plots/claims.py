@@ -1,0 +1,46 @@
+"""The evidence of a claim: means and their spread over seeds, along numbers or along words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
+
+from lorakit.plots.style import COLORS, SMALL, dress
+
+SHADES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+NAMED = {"random": COLORS["random"], "full": COLORS["full"]}
+
+
+def draw_claim(ax: Axes, curves: Mapping[str, Any]) -> None:
+    """`curves` has x, y, log (of x, of y) and lines: by name, points (x, mean, lowest, highest).
+
+    Where x are words the points stand in their order, not joined: nothing lies between them.
+    """
+    lines = curves["lines"]
+    names = list(dict.fromkeys(p[0] for points in lines.values() for p in points))
+    words = any(isinstance(name, str) for name in names)
+    shades = iter(SHADES)
+    for number, (label, points) in enumerate(lines.items()):
+        color = NAMED.get(label) or next(shades)
+        shift = 0.12 * (number - (len(lines) - 1) / 2) if words else 0
+        x = [names.index(p[0]) + shift if words else p[0] for p in points]
+        y = [p[1] for p in points]
+        errors = [[p[1] - p[2] for p in points], [p[3] - p[1] for p in points]]
+        style: dict[str, Any] = {"color": color, "marker": "o", "label": label}
+        joined = "" if words else "--" if label == "random" else "-"
+        ax.errorbar(x, y, yerr=errors, linestyle=joined, linewidth=2, capsize=4, **style)
+    if curves["log"][0] and not words:
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(names, [f"{name:g}" for name in names])
+        ax.xaxis.set_minor_locator(NullLocator())
+    if curves["log"][1]:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter("{x:g}")
+    if words:
+        ax.set_xticks(range(len(names)), names, rotation=20 if len(names) > 5 else 0)
+        ax.set_xlim(-0.6, len(names) - 0.4)
+    ax.grid(axis="y", color="#e8e8e8")
+    ax.set_axisbelow(True)
+    dress(ax, x=curves["x"], y=curves["y"], loc="best")
+    ax.tick_params(labelsize=SMALL)
