@@ -3,10 +3,10 @@
     python -m lorakit.anatomy mini data/results/anatomy-mini.json
     python -m lorakit.anatomy smollm2 data/results/anatomy-smollm2.json      minutes on a GPU
 
-Full fine-tuning and two LoRA ranks, each at its own learning rate, five seeds each. Every number
-stands beside what chance gives at the same shape. Overlaps are of input directions, as in the
-paper, and always of two seeds: with one seed a GPU draws the same first rows of A at any rank, and
-two ranks would agree before they have learnt anything.
+Full fine-tuning and two LoRA ranks, each method at its own learning rate, six seeds each. Every
+number stands beside what chance gives at the same shape. Overlaps are of input directions, as in
+the paper, and always of two seeds: with one seed a GPU draws the same first rows of A at any rank,
+and two ranks would agree before they have learnt anything.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from lorakit.subspaces import amplification, intruders, overlaps, random_cosine,
 from lorakit.sweep import machine
 
 Row = dict[str, Any]
-SEEDS = range(5)
+SEEDS = range(6)  # an overlap is of two seeds that are neighbours: five of them
 FEW, MANY = 8, 64  # the two ranks
 
 

@@ -60,3 +60,11 @@ def test_too_few_examples_and_unknown_names_are_refused(tmp_path):
         load_task(str(path))
     with pytest.raises(ValueError, match=r"task 'ordres' is not known: it is \"orders\", .* json,"):
         load_task("ordres")
+
+
+def test_a_mini_task_has_as_many_training_examples_as_asked_for_and_never_fewer_than_its_own():
+    few, many = load_task("label"), load_task("label", COUNTS["train"] + 50)
+    assert len(many.train) == COUNTS["train"] + 50
+    assert many.train[: COUNTS["train"]] == few.train
+    assert (many.validation, many.heldout) == (few.validation, few.heldout)
+    assert load_task("label", 10) == few

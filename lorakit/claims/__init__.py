@@ -77,7 +77,7 @@ CLAIMS = (
     ),
     Claim(
         "H8, two seeds",
-        "Two runs of rank 64 share a first direction, and more than random ones do",
+        "Two runs of rank 64 share several directions (here: phi(8, 8) at least 3 times chance's)",
         f"{LORA}, section 7.2",
         lambda: directions.overlap("mini", "seeds"),
         lambda: directions.overlap("smollm2", "seeds"),
@@ -134,6 +134,12 @@ CLAIMS = (
         learning.batch_gap,
     ),
     Claim(
+        "full wins",
+        "Full fine-tuning is ahead where the change is deep, and more so with more data",
+        "the lesson",
+        learning.full_wins,
+    ),
+    Claim(
         "H17",
         "With alpha / rank a high rank hardly learns; alpha / sqrt(rank) mends it",
         "Rank-stabilised LoRA, arXiv 2312.03732",
@@ -154,4 +160,26 @@ def judge() -> list[dict[str, Any]]:
     return told
 
 
-__all__ = ["CLAIMS", "FAILS", "HOLDS", "UNKNOWN", "Claim", "Curves", "Finding", "judge"]
+def readme_rows(claims: list[dict[str, Any]]) -> list[str]:
+    """The README's table: a claim a line, and what came of it on either base."""
+    rows = []
+    for claim in claims:
+        cells = [
+            f"**{found['verdict']}**: {found['measured']}" if found else "-"
+            for found in (claim["mini"], claim["smollm2"])
+        ]
+        rows.append(f"| {claim['claim']} ({claim['source']}) | {' | '.join(cells)} |")
+    return rows
+
+
+__all__ = [
+    "CLAIMS",
+    "FAILS",
+    "HOLDS",
+    "UNKNOWN",
+    "Claim",
+    "Curves",
+    "Finding",
+    "judge",
+    "readme_rows",
+]

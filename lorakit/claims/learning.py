@@ -15,8 +15,9 @@ from lorakit.claims.evidence import (
     matches,
     orders,
     seeds,
+    validation_loss,
 )
-from lorakit.claims.finding import Curves, Finding, Lines, Point, decided, point
+from lorakit.claims.finding import Curves, Finding, Lines, Point, decided, listed, point
 from lorakit.grids import RANKS, TARGETS
 from lorakit.sweep import Row
 
@@ -76,7 +77,7 @@ def which_matrices() -> Finding:
     worst = set(order[-3:]) == {"q", "k", "q, k"}
     paired = mean(found["q, v"]) < min(mean(found["q"]), mean(found["v"]))
     return Finding(
-        f"loss on {GRADED} at about equal parameters, from the best to the worst: "
+        f"loss on {GRADED} with 30,000 to 35,000 parameters, from the best to the worst: "
         + ", ".join(f"{name} {mean(found[name]):.2f}" for name in order),
         decided(worst and paired, n),
         n,
@@ -150,6 +151,30 @@ def attention_or_mlp() -> Finding:
         n,
         "sweeps/targets.json",
         Curves("targets", "loss", lines),
+    )
+
+
+def full_wins() -> Finding:
+    """The loss of LoRA's best rank over full fine-tuning's, by data size, for each depth."""
+    lines: Lines = {}
+    for task in (GRADED, "deep"):
+        rows = [row for row in grid("data") if row["run"]["task"] == task]
+        lines[task] = []
+        for size, of_size in grouped(rows, lambda run: run["sample"]).items():
+            kinds = grouped(of_size, kind)
+            full = losses(best(kinds.pop("full")))
+            tuned = {name: best(of_kind) for name, of_kind in kinds.items()}
+            lora = losses(tuned[min(tuned, key=lambda name: validation_loss(tuned[name]))])
+            lines[task].append(point(size, [a / b for a, b in zip(lora, full, strict=True)]))
+    n = seeds(grid("data"))
+    told = {task: [p[1] for p in line] for task, line in lines.items()}
+    return Finding(
+        "loss of LoRA's best rank over that of full, from 32 to 12,800 examples: "
+        + "; ".join(f"{task} {listed(values)}" for task, values in told.items()),
+        decided(min(told["deep"]) > 1 and told["deep"][-1] > told["deep"][0], n),
+        n,
+        "sweeps/data.json",
+        Curves("training examples", "loss over full's", lines, (True, True)),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from lorakit.plots.style import COLORS, SMALL, dress
+from lorakit.plots.style import COLORS, SMALL, dress, log_limits, log_y
 
 SHADES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 NAMED = {"random": COLORS["random"], "full": COLORS["full"]}
@@ -27,16 +27,17 @@ def draw_claim(ax: Axes, curves: Mapping[str, Any]) -> None:
         x = [names.index(p[0]) + shift if words else p[0] for p in points]
         y = [p[1] for p in points]
         errors = [[p[1] - p[2] for p in points], [p[3] - p[1] for p in points]]
-        style: dict[str, Any] = {"color": color, "marker": "o", "label": label}
+        style: dict[str, Any] = {"color": color, "marker": "o", "markersize": 8, "label": label}
         joined = "" if words else "--" if label == "random" else "-"
         ax.errorbar(x, y, yerr=errors, linestyle=joined, linewidth=2, capsize=4, **style)
     if curves["log"][0] and not words:
         ax.set_xscale("log", base=2)
-        ax.set_xticks(names, [f"{name:g}" for name in names])
+        ticks = sorted(names)[:: 1 + len(names) // 8]
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         ax.xaxis.set_minor_locator(NullLocator())
     if curves["log"][1]:
-        ax.set_yscale("log")
-        ax.yaxis.set_major_formatter("{x:g}")
+        ends = [end for points in lines.values() for p in points for end in p[2:]]
+        log_y(ax, *log_limits(ends))
     if words:
         ax.set_xticks(range(len(names)), names, rotation=20 if len(names) > 5 else 0)
         ax.set_xlim(-0.6, len(names) - 0.4)
