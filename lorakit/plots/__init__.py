@@ -1,4 +1,4 @@
-"""Every figure of the lab: axes in, nothing out, no numbers made here but shares and medians."""
+"""Every figure of the lab: axes in, nothing out; made here are shares, means and medians alone."""
 
 from lorakit.plots.claims import draw_claim
 from lorakit.plots.curves import draw_by_rank, draw_curves
@@ -6,7 +6,9 @@ from lorakit.plots.matrices import draw_matrices, draw_share
 from lorakit.plots.memory import draw_memory
 from lorakit.plots.overlap import draw_overlap
 from lorakit.plots.spectrum import draw_layers, draw_spectrum
+from lorakit.plots.spread import draw_spread
 from lorakit.plots.style import COLORS, PARTS, figure, png, save_picture
+from lorakit.plots.surface import draw_surface
 from lorakit.plots.tensors import draw_tensors
 from lorakit.plots.timeline import draw_timeline
 from lorakit.plots.training import draw_loss, draw_pace
@@ -28,6 +30,8 @@ __all__ = [
     "draw_scores",
     "draw_share",
     "draw_spectrum",
+    "draw_spread",
+    "draw_surface",
     "draw_tensors",
     "draw_timeline",
     "figure",

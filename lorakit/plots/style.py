@@ -38,6 +38,7 @@ COLORS = {
     "lora": "#0072b2",
     "random": "#000000",  # what chance gives
     "expected": "#e69f00",  # what a student predicted
+    "own": "#c51b8a",  # what a student measured
 }
 # The parts of a training step's memory; neighbours in a bar also differ in grey.
 PARTS = {

@@ -26,6 +26,13 @@ def slider(
     )
 
 
+def stops(name: str, options: Mapping[str, Any], value: Any) -> ipywidgets.SelectionSlider:
+    """A slider over values with names, in their order."""
+    return ipywidgets.SelectionSlider(
+        options=list(options.items()), value=value, description=name, **_PLACE
+    )
+
+
 def dropdown(
     name: str, options: Sequence[Any] | Mapping[str, Any], value: Any
 ) -> ipywidgets.Dropdown:
