@@ -62,6 +62,11 @@ def best(rows: Iterable[Row]) -> list[Row]:
     return min(rates.values(), key=validation_loss)
 
 
+def lowest(rows: Iterable[Row]) -> list[Row]:
+    """The runs at the rate with the lowest mean loss on held-out examples, where no others are."""
+    return min(by_rate(rows).values(), key=lambda of_rate: mean(losses(of_rate)))
+
+
 def validation_loss(rows: list[Row]) -> float:
     """The mean over seeds; infinite if one of them diverged."""
     losses = [row["validation"][1] for row in rows]

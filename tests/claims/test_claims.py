@@ -73,6 +73,11 @@ def test_the_best_rate_is_that_of_the_lowest_mean_loss():
     assert evidence.rate(evidence.best([row(2, None), row(4, 9.0)])) == 4
 
 
+def test_the_lowest_rate_is_judged_by_held_out_loss():
+    rows = [row(1, 0.1, heldout=[0, 3.0]), row(2, 0.9, heldout=[0, 2.0])]
+    assert evidence.rate(evidence.lowest(rows)) == 2
+
+
 def test_the_least_forgotten_is_among_looks_at_which_the_task_was_learnt():
     rows = [{"curve": [[1, 0.5, 1.0], [2, 0.9, 1.4], [3, 1.0, 1.3]]}, {"curve": [[1, 0.95, None]]}]
     assert evidence.least_forgotten(rows, 0.9) == 1.3
