@@ -17,7 +17,7 @@ from lorakit.plots.style import COLORS, SMALL, STILL, dress, frame, log_y
 Place = float | str  # on the x axis: a number, or a word
 Values = Mapping[Place, Sequence[float]]  # what the seeds gave at each place
 
-WIDTH = 12  # points that the lines at one place share, so that no bar hides another
+WIDTH = 8  # points that the lines at one place share, so that no bar hides another
 OWN: dict[str, Any] = {
     "linestyle": "",
     "marker": "*",

@@ -13,10 +13,12 @@ from lorakit.widgets.parameters import ParametersExplorer
 from lorakit.widgets.picture import Picture
 from lorakit.widgets.race import RaceExplorer
 from lorakit.widgets.rank_alpha import RankAlphaExplorer
+from lorakit.widgets.scrubber import SweepExplorer
 from lorakit.widgets.spectrum import SpectrumExplorer
 from lorakit.widgets.starts import StartsExplorer
 from lorakit.widgets.step import StepExplorer
 from lorakit.widgets.truncation import TruncationExplorer
+from lorakit.widgets.when_full_wins import WhenFullWinsExplorer
 
 __all__ = [
     "BudgetExplorer",
@@ -35,6 +37,8 @@ __all__ = [
     "SpectrumExplorer",
     "StartsExplorer",
     "StepExplorer",
+    "SweepExplorer",
     "TruncationExplorer",
+    "WhenFullWinsExplorer",
     "shown",
 ]

@@ -1,23 +1,20 @@
 """When is full fine-tuning ahead of LoRA: by how much data there is, and how deep the change is.
 
-    loss           LoRA's / full's      above 1: full is ahead
-    exact match    full's - LoRA's      above 0: full is ahead
-
 Both have their best learning rate in every cell, chosen by validation: the rows of a committed
 sweep. A cell can be measured here, with fewer steps.
 """
 
-import math
-from collections.abc import Sequence
 from dataclasses import replace
-from statistics import fmean
+from typing import Any
 
 from lorakit.claims.evidence import grid, rate
 from lorakit.grids import run_of
 from lorakit.plots import COLORS, draw_spread, draw_surface
+from lorakit.plots.curves import Style
 from lorakit.plots.style import log_limits
 from lorakit.run import Run
 from lorakit.sweep import Row
+from lorakit.widgets.comparison import ahead, in_words
 from lorakit.widgets.explorable import shown
 from lorakit.widgets.job import Job
 from lorakit.widgets.own_runs import run_here
@@ -35,12 +32,15 @@ from lorakit.widgets.sweep_table import (
     told,
     where,
     which_rate,
-    written,
 )
 
 STEPS = (10, 20, 40, 60, 100, 200, 400, 800)
 TITLES = {LOSS: "loss of LoRA over that of full", MATCH: "exact match of full less LoRA's"}
 LIMITS = {LOSS: 3.0, MATCH: 0.2}  # from where on a cell has the full color
+STYLES: dict[str, Style] = {
+    FULL: {"color": COLORS["full"], "linestyle": "--"},
+    LORA: {"color": COLORS["lora"]},
+}
 Pair = tuple[list[Row], list[Row]]  # the runs of full fine-tuning, and those of LoRA
 
 
@@ -128,25 +128,20 @@ class WhenFullWinsExplorer(Job):
 
     def _draw_curves(self) -> None:
         task, measure, sizes = self.task.value, self.measure.value, self.table.values["sample"]
-        names = (FULL, LORA)
         pairs = {size: self.pair(task, size) for size in sizes}
-        values = {
-            name: {size: all_measured(pair[i], measure) for size, pair in pairs.items()}
-            for i, name in enumerate(names)
-        }
-        own: dict[str, dict[float | str, list[float]]] = {name: {} for name in names}
+        own: dict[str, dict[Any, list[float]]] = {FULL: {}, LORA: {}}
         for (of_task, size, kind, _), pair in self.own.items():
-            for name, rows in zip(names, pair, strict=True):
+            for name, rows in zip(own, pair, strict=True):
                 if (of_task, kind) == (task, self.kind):
                     own[name].setdefault(size, []).extend(all_measured(rows, measure))
         with self.curves.drawing(blit=True) as ax:
             draw_spread(
                 ax,
-                values,
-                styles={
-                    FULL: {"color": COLORS["full"], "linestyle": "--"},
-                    LORA: {"color": COLORS["lora"]},
+                {
+                    name: {size: all_measured(pair[i], measure) for size, pair in pairs.items()}
+                    for i, name in enumerate(own)
                 },
+                styles=STYLES,
                 x=AXES["sample"],
                 y=measure,
                 places=sizes,
@@ -185,39 +180,7 @@ class WhenFullWinsExplorer(Job):
         text = "; ".join(parts) + f"; {steps} steps ({where(pair[0] + pair[1])})"
         for (of_task, of_size, kind, taken), own in self.own.items():
             if (of_task, of_size, kind) == (task, size, self.kind):
-                fewer = (
-                    f"only {taken} of the sweep's {steps} steps"
-                    if taken < steps
-                    else f"{steps} steps"
-                )
-                text += f". Yours ({where(own[0])}, seed 0, {fewer}): "
+                only = f"only {taken} of the sweep's {steps}" if taken < steps else f"all {steps}"
+                text += f". Yours ({where(own[0])}, seed 0, {only} steps): "
                 text += in_words(*own, measure, kind)
         return text
-
-
-def ahead(full: Sequence[Row], lora: Sequence[Row], measure: str) -> float:
-    """How far full fine-tuning is ahead: LoRA's loss over its own, or its match less LoRA's."""
-    mine, other = (fmean(all_measured(rows, measure)) for rows in (full, lora))
-    if measure == MATCH:
-        return mine - other
-    return other / mine if math.isfinite(mine) and math.isfinite(other) else math.nan
-
-
-def in_words(full: Sequence[Row], lora: Sequence[Row], measure: str, name: str) -> str:
-    """The difference, the two numbers behind it, and in how many seeds it has that sign."""
-    mine, other = (all_measured(rows, measure) for rows in (full, lora))
-    value, even = ahead(full, lora, measure), 1.0 if measure == LOSS else 0.0
-    numbers = f"{written(fmean(mine), measure)} and {written(fmean(other), measure)}"
-    if not math.isfinite(value):
-        return f"{measure} of full and {name}: {numbers}"
-    if measure == LOSS:
-        text = f"the loss of {name} is {value:.3g} times that of full"
-    else:
-        text = f"the exact match of full less that of {name} is {value:+.3f}"
-    text += f" (full and {name}: {numbers}): "
-    if value == even:
-        return text + "they are equal"
-    by_seed = [ahead([a], [b], measure) for a, b in zip(full, lora, strict=True)]
-    same = [one for one in by_seed if (one - even) * (value - even) > 0]
-    text += f"{FULL if value > even else name} is ahead"
-    return text + (f", in {len(same)} of {len(by_seed)} seeds" if len(by_seed) > 1 else "")

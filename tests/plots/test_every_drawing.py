@@ -30,6 +30,8 @@ from lorakit.plots import (
     draw_scores,
     draw_share,
     draw_spectrum,
+    draw_spread,
+    draw_surface,
     draw_tensors,
     draw_timeline,
     save_picture,
@@ -107,6 +109,19 @@ def tensors(ax, spectra):
     draw_tensors(ax, found, concept="full")
 
 
+def spread(ax, spectra):
+    lines = {"full": {8: [0.2, 0.3], 64: [0.1]}, "rank 8": {8: [0.4], 64: [0.2, 0.5]}}
+    styles = {"full": {"color": COLORS["full"]}, "rank 8": {"color": COLORS["lora"]}}
+    found = {"places": [8, 64], "bounds": (0.1, 1), "bold": "full", "here": 64}
+    draw_spread(ax, lines, styles=styles, x="batch size", y="loss", own={"full": {8: [1]}}, **found)
+
+
+def surface(ax, spectra):
+    found = {"rows": ["json", "deep"], "columns": ["32"], "limit": 3, "ratio": True}
+    values = {("json", "32"): 2.1, ("deep", "32"): 0.4}
+    draw_surface(ax, values, x="size", title="a", note="b", here=("deep", "32"), **found)
+
+
 EVERY = pytest.mark.parametrize(
     "draw",
     [
@@ -125,6 +140,8 @@ EVERY = pytest.mark.parametrize(
         matrices,
         share,
         tensors,
+        spread,
+        surface,
     ],
 )
 
