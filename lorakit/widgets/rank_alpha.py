@@ -117,6 +117,19 @@ class RankAlphaExplorer(Job):
         assert lora is not None
         self.multiplier.value = f"{self.divisor.value} = {alpha:g} / {below} = {lora.scale:.3g}"
 
+    def trial(self) -> Trial:
+        """The training of what the controls stand for, done here and now if it is yet to be done.
+
+        A cell that moves a slider need not wait for it to rest.
+        """
+        self._later.cancel()
+        if self.running:
+            self._stopping.set()
+            self._thread.join(60)
+        if not (self.trials and self.trials[-1].ended and self.trials[-1].run == self.run):
+            self.go(wait=True)
+        return self.trials[-1]
+
     @shown
     def _train_anew(self) -> None:
         """Train what the controls stand for; what trains now is stopped, and ends in a step."""

@@ -97,6 +97,16 @@ class TruncationExplorer(Explorable):
             self.chances[key] = self._cut_and_score(self.chance, rank, rest)
         self._show(rest, rank)
 
+    def scores(self) -> tuple[Score, Score]:
+        """Of what the controls stand for, and of its control group; judged here if they are not.
+
+        A cell that moves a slider need not wait for it to rest.
+        """
+        self._later.cancel()
+        self._judge()
+        key = self.rest.value, self.rank.value
+        return self.cuts[key], self.chances[key]
+
     def _show(self, rest: str, rank: int) -> None:
         """Draw and say what is known so far of the cuts with these other weights."""
         found = {

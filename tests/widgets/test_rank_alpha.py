@@ -253,6 +253,25 @@ def test_stop_ends_a_training_and_what_there_is_is_drawn(explorer, held):
     assert "at step 2" in explorer.loss.text
 
 
+def test_a_cell_gets_the_trial_of_its_setting_whatever_trains(explorer, held):
+    began, gate = held
+    explorer.rank.value = 16
+    assert began.wait(20) and explorer.running
+    explorer._later.ask = lambda: None  # as while a cell runs
+    explorer.rank.value = 32
+    threading.Timer(0.1, gate.set).start()
+    trial = explorer.trial()
+    assert trial.run == explorer.run and trial.run.rank == 32
+    assert len(trial.losses) == 8 and not explorer.running
+
+
+def test_what_is_trained_is_not_trained_again_for_a_cell(trained):
+    last = trained.trials[-1]
+    assert trained.trial() is last
+    trained.alpha.value = 64
+    assert trained.trial() is trained.trials[-1] is not last
+
+
 def test_while_anothers_work_is_alive_a_setting_is_refused_in_words(run, explorer, held):
     began, _ = held
     explorer.start.click()

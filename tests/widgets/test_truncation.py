@@ -173,6 +173,16 @@ def test_a_slider_that_moves_moves_the_line_and_judges_nothing_until_it_rests(
     assert look(explorer)[1:] != before[1:]
 
 
+def test_a_cell_gets_the_scores_at_once_and_the_slider_asks_no_more(explorer, monkeypatch, judged):
+    monkeypatch.setattr(explorer._later, "ask", lambda: None)  # as while a cell runs
+    explorer.rank.value, explorer.rest.value = 2, BASE
+    assert (BASE, 2) not in explorer.cuts
+    found, chance = explorer.scores()
+    assert (found, chance) == (explorer.cuts[BASE, 2], explorer.chances[BASE, 2])
+    assert f"rank 2, other weights {BASE}, " in explorer.match.text
+    assert explorer.scores() == (found, chance) and len(judged) == 2
+
+
 def test_the_cut_is_on_show_before_its_control_group_is_judged(explorer, monkeypatch):
     seen = []
 
