@@ -140,6 +140,12 @@ CLAIMS = (
         learning.full_wins,
     ),
     Claim(
+        "full wins, why",
+        "It is ahead there because an adapter has too few directions",
+        "the lesson",
+        learning.lead_is_of_rank,
+    ),
+    Claim(
         "H17",
         "With alpha / rank a high rank hardly learns; alpha / sqrt(rank) mends it",
         "Rank-stabilised LoRA, arXiv 2312.03732",

@@ -36,6 +36,13 @@ def orders() -> list[Row]:
     return read_rows(RESULTS / "orders.jsonl")
 
 
+@lru_cache
+def embedding(task: str, arm: str) -> list[Row]:
+    """Runs in which not what a method says trains, but what `arm` says."""
+    rows = read_json(RESULTS / "embedding.json")["rows"]
+    return [row for row in rows if (row["run"]["task"], row["arm"]) == (task, arm)]
+
+
 def grouped(rows: Iterable[Row], key: Callable[[Row], Hashable]) -> dict[Any, list[Row]]:
     """Rows by what `key` says of their run, in the order of their first."""
     groups: dict[Any, list[Row]] = {}

@@ -7,11 +7,13 @@ from statistics import mean
 
 from lorakit.claims.evidence import (
     best,
+    embedding,
     grid,
     grouped,
     kind,
     least_forgotten,
     losses,
+    lowest,
     matches,
     orders,
     seeds,
@@ -175,6 +177,40 @@ def full_wins() -> Finding:
         n,
         "sweeps/data.json",
         Curves("training examples", "loss over full's", lines, (True, True)),
+    )
+
+
+def lead_is_of_rank() -> Finding:
+    """With every direction but no embedding, and with few directions and the embedding."""
+    lines: Lines = {}
+    for task in ("deep", NARROW):
+        rows = [r for r in grid("data") if r["run"]["task"] == task and r["run"]["sample"] == 3200]
+        kinds = grouped(rows, kind)
+        found = {
+            "everything": best(kinds["full"]),
+            "linear layers": lowest(embedding(task, "linear layers")),
+            "rank 8": best(kinds["rank 8"]),
+            "rank 64": best(kinds["rank 64"]),
+            "rank 8 and the rest": lowest(embedding(task, "rank 8 and the rest")),
+        }
+        lines[task] = [point(what, losses(of_what)) for what, of_what in found.items()]
+    loss = {task: {p[0]: p[1] for p in line} for task, line in lines.items()}
+    n = min(seeds(of_what) for of_what in found.values())
+    by_rank = [
+        found["linear layers"] < (found["everything"] + found["rank 8"]) / 2
+        for found in loss.values()
+    ]
+    return Finding(
+        "loss by what trains: "
+        + "; ".join(
+            f"{task}: " + ", ".join(f"{what} {value:.3f}" for what, value in values.items())
+            for task, values in loss.items()
+        )
+        + " (the rest: embedding, which is the head, and norms)",
+        decided(any(by_rank), n),
+        n,
+        "embedding.json, sweeps/data.json",
+        Curves("what trains", "loss", lines, (False, True)),
     )
 
 
