@@ -151,3 +151,37 @@ def test_a_step_is_held_against_a_budget_and_watched_while_it_runs(lab):
     lab.set_theme("JupyterLab Dark")
     fit.screenshot("budget-dark")
     lab.check()
+
+
+def test_a_delta_is_cut_until_its_answers_break(lab):
+    opened(lab, "03_how_big_is_the_change")
+    cut = lab.cell("cut = widgets.TruncationExplorer(full)")
+    cut.screenshot("truncation")
+    with cut.changing(), cut.changing(1):
+        cut.press("rank", "Home")
+    cut.expect_picture_text("rank 0", timeout=60)
+    overlap = lab.cell("overlap = widgets.OverlapExplorer(few, many)")
+    with overlap.changing(), overlap.changing(1):
+        overlap.choose("layer", "0.self_attn.q_proj")
+    overlap.screenshot("overlap")
+    lab.check()
+
+
+def test_a_sweep_is_scrubbed_through_and_a_cell_of_it_is_run_again(lab):
+    opened(lab, "07_when_full_wins")
+    when = lab.cell("when = widgets.WhenFullWinsExplorer()")
+    moves(when, "examples", key="ArrowLeft", pictures=(0, 1))
+    with when.changing():
+        when.press("rank", "ArrowRight")
+    when.screenshot("when-full-wins")
+    when.click("Measure my own point")
+    when.expect_text("of 40", timeout=60)
+    when.click("Stop")
+    when.expect_text("stopped", timeout=60)
+    targets = lab.cell('targets = widgets.SweepExplorer("targets")')
+    with targets.changing():
+        targets.choose("measure", "loss")
+    with targets.changing():
+        targets.press("learning rate", "ArrowRight")
+    targets.screenshot("sweep")
+    lab.check()
