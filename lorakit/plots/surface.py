@@ -80,7 +80,7 @@ def shade(value: float, limit: float, *, ratio: bool) -> str:
     if not math.isfinite(value) or (ratio and value <= 0):
         return STILL
     share = math.log(value) / math.log(limit) if ratio else value / limit
-    return to_hex(AHEAD((1 + max(-1.0, min(1.0, share))) / 2))
+    return to_hex(AHEAD((1 + share) / 2))
 
 
 def written(value: float, *, ratio: bool) -> str:

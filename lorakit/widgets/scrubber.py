@@ -39,6 +39,7 @@ from lorakit.widgets.sweep_table import (
 )
 
 AGAIN, NEW = "seed 0 again", "a new seed"
+SHORT = {**AXES, "kind": "method", "sample": "examples", "targets": "adapted"}  # beside a control
 WORDS = ("task", "targets")  # axes that are chosen from a list; the others are sliders
 
 
@@ -72,13 +73,10 @@ class SweepExplorer(Job):
     def _control(self, axis: str) -> ipywidgets.Widget:
         values = self.table.values[axis]
         if axis in WORDS:
-            return dropdown(AXES[axis], values, values[0])
+            return dropdown(SHORT[axis], values, values[0])
         named: dict[str, Any] = {v if axis == "kind" else f"{v:,g}": v for v in values}
-        if axis == "lr":
-            return stops(AXES[axis], {BEST: BEST} | named, BEST)
-        if axis == "kind":
-            return stops("method", named, "rank 8")
-        return stops(AXES[axis], named, values[0])
+        first = {"lr": BEST, "kind": "rank 8"}.get(axis, values[0])
+        return stops(SHORT[axis], ({BEST: BEST} if axis == "lr" else {}) | named, first)
 
     @property
     def choice(self) -> dict[str, Any]:

@@ -64,6 +64,17 @@ def test_ones_own_runs_are_stars_on_their_line_and_only_where_they_are(ax):
     assert "yours" in texts(ax)
 
 
+def test_lines_at_one_place_stand_a_few_pixels_apart(ax):
+    spread(ax)
+    ax.figure.canvas.draw()
+    at = [
+        line.get_transform().transform((8, 0.5)) - ax.transData.transform((8, 0.5))
+        for line in ax.lines
+        if line.get_marker() == "o"
+    ]
+    assert [tuple(shift.round(1)) for shift in at] == [(-2.8, 0), (2.8, 0)]
+
+
 def test_a_level_goes_across_at_the_mean(ax):
     spread(ax, {"full": {8: [0.2, 0.4]}}, levels=["full"])
     (x, y), *_ = drawn_lines(ax, "")

@@ -76,6 +76,8 @@ def test_the_points_along_ranks_are_the_means_of_the_raw_rows(explorer):
     assert line(explorer, COLORS["full"]) == {
         0: pytest.approx(fmean(row["heldout"][1] for row in rows))
     }
+    (across,) = {*line(explorer, COLORS["full"], "").values()}
+    assert across == pytest.approx(fmean(row["heldout"][1] for row in rows))
 
 
 def test_the_points_along_rates_are_the_means_of_the_raw_rows(explorer):
@@ -290,7 +292,9 @@ def test_new_seeds_go_on_from_the_last_and_an_old_one_replaces_its_own(quick):
     quick.start.click()
     quick.start.click()
     assert [row["run"]["seed"] for row in quick.own] == [5, 6, 0]
-    assert "seed 5 gives" in quick.picture.text and "seed 6 gives" in quick.picture.text
+    matches = [f"{row['heldout'][0]:.3f}" for row in quick.own]
+    words = f"seed 5 gives {matches[0]}, seed 6 gives {matches[1]}, seed 0 gives {matches[2]} (the"
+    assert words in quick.picture.text
     quick.controls["kind"].value = "full"
     quick.seed.value = module.NEW
     assert quick.run.seed == 5
