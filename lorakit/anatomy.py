@@ -27,7 +27,7 @@ from lorakit.lora import ALL_LINEAR, lora_layers, target_layers
 from lorakit.model import Llama
 from lorakit.run import Run
 from lorakit.spectrum import energy, random_values, rank_for, stable_rank
-from lorakit.subspaces import amplification, intruders, overlaps, random_cosine, random_overlaps
+from lorakit.subspaces import amplification, intruders, overlaps, random_cosine
 from lorakit.sweep import machine
 
 Row = dict[str, Any]
@@ -143,16 +143,14 @@ def _look(delta: Delta, W: Tensor, chance: _Chance) -> Row:
 
 
 def _meet(first: Delta, second: Delta) -> Row:
-    """Overlaps of the first directions of two deltas: phi(1, 1), phi(8, 8), and of all of them."""
-    found = overlaps(first.V, second.V)
-    chance = random_overlaps(first.V.shape[0], *found.shape)
-    places = {"1": (0, 0), "8": (FEW - 1, FEW - 1), "all": (-1, -1)}
+    """Overlaps of the first directions of two deltas: phi(1, 1), phi(8, 8), and of all of them.
+
+    Random ones overlap by max(i, j) / d in the mean.
+    """
+    found, d = overlaps(first.V, second.V), first.V.shape[0]
     row: Row = {"layer": first.layer}
-    for name, place in places.items():
-        row |= {
-            name: round(found[place].item(), 4),
-            f"random_{name}": round(chance[place].item(), 4),
-        }
+    for name, (i, j) in {"1": (1, 1), "8": (FEW, FEW), "all": found.shape}.items():
+        row |= {name: round(found[i - 1, j - 1].item(), 4), f"random_{name}": max(i, j) / d}
     return row
 
 

@@ -82,6 +82,7 @@ def test_an_overlap_is_that_of_the_input_directions(plan, found):
     assert row["1"] == pytest.approx((first[0] @ second[0]).square().item(), abs=2e-4)
     shared = (first[:8] @ second[:16].T).square().sum().item() / 8
     assert row["all"] == pytest.approx(shared, abs=2e-4)
+    assert (row["random_1"], row["random_8"], row["random_all"]) == (1 / 32, 8 / 32, 16 / 32)
 
 
 def test_each_base_has_its_plans_and_a_method_its_own_rate():

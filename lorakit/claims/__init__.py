@@ -104,7 +104,8 @@ CLAIMS = (
     ),
     Claim(
         "H12",
-        "LoRA brings directions that the base never had, full fine-tuning does not",
+        "LoRA brings directions that the base never had, full fine-tuning does not "
+        "(page 03: noise as loud brings as many)",
         INTRUDERS,
         lambda: directions.has_intruders("mini"),
         lambda: directions.has_intruders("smollm2"),

@@ -74,6 +74,11 @@ def lowest(rows: Iterable[Row]) -> list[Row]:
     return min(by_rate(rows).values(), key=lambda of_rate: mean(losses(of_rate)))
 
 
+def at_an_end(rows: list[Row]) -> bool:
+    """Whether the best rate is the lowest or highest of those tried: a better may lie beyond."""
+    return rate(best(rows)) in (min(by_rate(rows)), max(by_rate(rows)))
+
+
 def validation_loss(rows: list[Row]) -> float:
     """The mean over seeds; infinite if one of them diverged."""
     losses = [row["validation"][1] for row in rows]

@@ -6,6 +6,7 @@ A method or rank is judged at its own best learning rate, chosen by validation.
 from statistics import mean
 
 from lorakit.claims.evidence import (
+    at_an_end,
     best,
     embedding,
     grid,
@@ -159,11 +160,13 @@ def attention_or_mlp() -> Finding:
 def full_wins() -> Finding:
     """The loss of LoRA's best rank over full fine-tuning's, by data size, for each depth."""
     lines: Lines = {}
+    ends = cells = 0
     for task in (GRADED, "deep"):
         rows = [row for row in grid("data") if row["run"]["task"] == task]
         lines[task] = []
         for size, of_size in grouped(rows, lambda run: run["sample"]).items():
             kinds = grouped(of_size, kind)
+            ends, cells = ends + sum(map(at_an_end, kinds.values())), cells + len(kinds)
             full = losses(best(kinds.pop("full")))
             tuned = {name: best(of_kind) for name, of_kind in kinds.items()}
             lora = losses(tuned[min(tuned, key=lambda name: validation_loss(tuned[name]))])
@@ -172,7 +175,8 @@ def full_wins() -> Finding:
     told = {task: [p[1] for p in line] for task, line in lines.items()}
     return Finding(
         "loss of LoRA's best rank over that of full, from 32 to 12,800 examples: "
-        + "; ".join(f"{task} {listed(values)}" for task, values in told.items()),
+        + "; ".join(f"{task} {listed(values)}" for task, values in told.items())
+        + f" (best rate at an end of the three tried in {ends} of {cells} cells)",
         decided(min(told["deep"]) > 1 and told["deep"][-1] > told["deep"][0], n),
         n,
         "sweeps/data.json",
@@ -225,10 +229,17 @@ def batch_gap() -> Finding:
             lora = losses(best(kinds[name]))
             lines[name].append(point(batch_size, [a / b for a, b in zip(lora, full, strict=True)]))
     first, last = ({name: lines[name][end][1] for name in lines} for end in (0, -1))
+    ends = [
+        f"{name} at {batch_size}"
+        for batch_size, rows in by_batch.items()
+        for name, of_kind in grouped(rows, kind).items()
+        if at_an_end(of_kind)
+    ]
     n = seeds(grid("batch"))
     return Finding(
         "loss of LoRA over that of full, from batches of 8 to 128: "
-        + ", ".join(f"{name} {first[name]:.2f} to {last[name]:.2f}" for name in lines),
+        + ", ".join(f"{name} {first[name]:.2f} to {last[name]:.2f}" for name in lines)
+        + f" (best rate at an end of those tried: {', '.join(ends)})",
         decided(all(first[name] < last[name] for name in lines), n),
         n,
         "sweeps/batch.json",

@@ -78,6 +78,13 @@ def test_the_lowest_rate_is_judged_by_held_out_loss():
     assert evidence.rate(evidence.lowest(rows)) == 2
 
 
+def test_a_best_rate_may_be_at_an_end_of_those_tried():
+    middle = [row(1, 0.4), row(2, 0.1), row(3, 0.3)]
+    assert not evidence.at_an_end(middle)
+    assert evidence.at_an_end([*middle, row(4, 0.05)])
+    assert evidence.at_an_end([row(0.5, 0.01), *middle])
+
+
 def test_the_least_forgotten_is_among_looks_at_which_the_task_was_learnt():
     rows = [{"curve": [[1, 0.5, 1.0], [2, 0.9, 1.4], [3, 1.0, 1.3]]}, {"curve": [[1, 0.95, None]]}]
     assert evidence.least_forgotten(rows, 0.9) == 1.3
