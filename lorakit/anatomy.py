@@ -165,7 +165,7 @@ def main() -> None:
         print(sentence, file=sys.stderr, flush=True)
 
     tables: dict[str, list] = {"runs": [], "deltas": [], "overlaps": []}
-    command = f"python -m lorakit.anatomy {options.base} {options.out}"
+    command = f"python -m lorakit.anatomy {options.base} {options.out} --seeds {options.seeds}"
     for plan in PLANS[options.base]:
         tables["runs"] += [asdict(run) for run in plan.runs(0).values()]
         for found in study(plan, range(options.seeds), report):

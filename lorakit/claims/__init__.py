@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lorakit.claims import directions, learning, rates, sizes
+from lorakit.claims import directions, learning, rates, regimes, sizes
 from lorakit.claims.finding import FAILS, HOLDS, UNKNOWN, Curves, Finding
 
 LORA, INTRUDERS = "LoRA, arXiv 2106.09685", "LoRA vs full fine-tuning, arXiv 2410.21228"
@@ -52,7 +52,8 @@ CLAIMS = (
     ),
     Claim(
         "H5",
-        "As good as full fine-tuning, or better (here: at most 0.02 of exact match behind)",
+        "As good as full fine-tuning, or better (here: at most 0.02 of exact match behind on json "
+        "and manners-dialect)",
         f"{LORA}, tables 2 and 3",
         learning.quality,
         learning.quality_real,
@@ -84,7 +85,7 @@ CLAIMS = (
     ),
     Claim(
         "H9",
-        "The delta strengthens directions that W has but does not emphasise, many times over",
+        "The delta strengthens directions that W has but does not emphasise (here: to more than W)",
         f"{LORA}, section 7.3 (21.5 times at rank 4)",
         lambda: directions.amplifies("mini"),
         lambda: directions.amplifies("smollm2"),
@@ -98,14 +99,14 @@ CLAIMS = (
     ),
     Claim(
         "H11",
-        "LoRA forgets less (here: once the task is learnt, at the best of all rates)",
+        "LoRA forgets less (here: once the task is learnt, the least of all rates and looks)",
         FORGETS,
         learning.forgets_less,
     ),
     Claim(
         "H12",
         "LoRA brings directions that the base never had, full fine-tuning does not "
-        "(page 03: noise as loud brings as many)",
+        "(page 03: at rank 8 noise as loud brings as many)",
         INTRUDERS,
         lambda: directions.has_intruders("mini"),
         lambda: directions.has_intruders("smollm2"),
@@ -132,23 +133,24 @@ CLAIMS = (
         "H15, batches",
         "Large batches hurt LoRA more than full fine-tuning",
         REGRET,
-        learning.batch_gap,
+        regimes.batch_gap,
     ),
     Claim(
         "full wins",
-        "Full fine-tuning is ahead where the change is deep, and more so with more data",
+        "Full fine-tuning is furthest ahead where the change is deep, and more so with more data",
         "the lesson",
-        learning.full_wins,
+        regimes.full_wins,
     ),
     Claim(
         "full wins, why",
         "It is ahead there because an adapter has too few directions",
         "the lesson",
-        learning.lead_is_of_rank,
+        regimes.lead_is_of_rank,
     ),
     Claim(
         "H17",
-        "With alpha / rank a high rank hardly learns; alpha / sqrt(rank) mends it",
+        "At one learning rate a high rank learns less with alpha / rank; alpha / sqrt(rank) mends "
+        "it",
         "Rank-stabilised LoRA, arXiv 2312.03732",
         rates.scaling,
     ),

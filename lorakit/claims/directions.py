@@ -3,7 +3,7 @@
 from statistics import mean
 
 from lorakit.claims.evidence import Row, anatomy
-from lorakit.claims.finding import Curves, Finding, Lines, decided, point
+from lorakit.claims.finding import UNKNOWN, Curves, Finding, Lines, decided, point
 
 METHODS = ("full", "r8", "r64")
 
@@ -74,7 +74,8 @@ def full_is_high_rank(base: str) -> Finding:
         + ", ".join(f"{name} {value:.0f}" for name, value in found.items())
         + f"; random {lines['random'][0][1]:.0f}; stable rank of full "
         f"{lines['stable rank'][0][1]:.1f}",
-        decided(found["full"] >= 10 * 8, n),
+        # Where not even chance gets there, nothing can be said.
+        decided(found["full"] >= 10 * 8, n) if lines["random"][0][1] >= 10 * 8 else UNKNOWN,
         n,
         f"anatomy-{base}.json",
         Curves("method", "singular values", lines, (False, True)),

@@ -1,6 +1,5 @@
 """The raw rows that claims are judged by, and the best learning rate of each kind of run."""
 
-import json
 import math
 from collections.abc import Callable, Hashable, Iterable
 from functools import lru_cache
@@ -70,7 +69,7 @@ def best(rows: Iterable[Row]) -> list[Row]:
 
 
 def lowest(rows: Iterable[Row]) -> list[Row]:
-    """The runs at the rate with the lowest mean loss on held-out examples, where no others are."""
+    """The runs at the rate with the lowest mean held-out loss: no other examples judged them."""
     return min(by_rate(rows).values(), key=lambda of_rate: mean(losses(of_rate)))
 
 
@@ -109,8 +108,3 @@ def least_forgotten(rows: Iterable[Row], match: float) -> float | None:
     """The lowest loss on the base's own data among all looks at which the task was that good."""
     looks = [own for row in rows for _, right, own in row["curve"] if right >= match and own]
     return min(looks, default=None)
-
-
-def plain(value: Any) -> str:
-    """A key of any kind as JSON, so that lists compare."""
-    return json.dumps(value)

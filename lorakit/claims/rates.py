@@ -81,8 +81,8 @@ def scaling() -> Finding:
     n = seeds(grid("scaling"))
     old, new = ends.values()
     return Finding(
-        f"loss at lr {lr:g} from rank 1 to rank 64: {listed(old[:2])} with alpha / r, "
-        f"{listed(new[:2])} with alpha / sqrt(r); rank 64 at its best rate: {old[2]:.3f} and "
+        f"loss at lr {lr:g} from rank 1 to rank 64: {listed(old[:2], 3)} with alpha / r, "
+        f"{listed(new[:2], 3)} with alpha / sqrt(r); rank 64 at its best rate: {old[2]:.3f} and "
         f"{new[2]:.3f}",
         decided(old[1] > old[0] and new[1] < new[0], n),
         n,

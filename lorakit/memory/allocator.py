@@ -140,6 +140,7 @@ def allocator_like(segments: Sequence[Mapping[str, Any]], tensors: Mapping[int, 
     """
     allocator = Allocator()
     allocator._bottom = min((segment["address"] for segment in segments), default=0)
+    allocator._holes = []  # where they are, a snapshot does not tell
     for segment in segments:
         allocator.reserved += segment["total_size"]
         before: _Block | None = None

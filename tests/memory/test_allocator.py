@@ -97,3 +97,47 @@ def test_it_goes_on_from_a_snapshot():
     assert (allocator.allocated, allocator.reserved) == (9 * MIB, 20 * MIB)
     allocator.malloc(9, 5 * MIB)
     assert allocator.reserved == 20 * MIB
+
+
+def segments(allocator: Allocator) -> list[int]:
+    """Where the segments are that hold something, by the number of what they hold."""
+    return [block.segment for _, block in sorted(allocator._taken.items())]
+
+
+def test_a_segment_stands_in_the_lowest_hole_else_below_all_and_what_is_left_of_32_mib_is_a_hole():
+    allocator = Allocator()
+    allocator._holes = [(100 * MIB, 14 * MIB)]
+    for number, size in enumerate((12, 20, 10, 14)):
+        allocator.malloc(number, size * MIB)
+    first, second, third, fourth = segments(allocator)
+    assert first == 100 * MIB
+    assert second == allocator._bottom + 32 * MIB  # and a chunk was opened below it since
+    assert third == second + 20 * MIB
+    assert fourth == allocator._bottom
+
+
+def test_among_free_blocks_of_a_size_the_lowest_address_is_taken_whichever_was_first():
+    allocator = Allocator()
+    allocator._holes = []
+    for number in range(2):
+        allocator.malloc(number, 32 * MIB)
+    high, low = segments(allocator)
+    assert low < high
+    for number in range(2):
+        allocator.release(number)
+    allocator.malloc(5, 32 * MIB)
+    assert segments(allocator) == [low]
+
+
+def test_after_a_snapshot_a_new_segment_is_below_what_there_was():
+    block = {"address": 2**40, "size": 20 * MIB, "state": "active_allocated"}
+    segment = {
+        "address": 2**40,
+        "total_size": 20 * MIB,
+        "segment_type": "large",
+        "blocks": [block],
+    }
+    allocator = allocator_like([segment], {2**40: 0})
+    allocator.malloc(1, 12 * MIB)
+    kept, new = segments(allocator)
+    assert new < kept == 2**40
