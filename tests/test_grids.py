@@ -1,11 +1,7 @@
 """The lesson's sweeps: what they run, and that the committed rows are theirs, whole and current."""
 
 import math
-import os
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,48 +125,3 @@ def test_without_a_name_the_sweeps_and_what_they_cost_are_listed(monkeypatch, ca
     runs = GRIDS["rank"].runs()
     assert f"rank: {len(runs)} runs, {run_steps(runs):,} steps of 16 rows" in told
     assert run_steps([replace(runs[0], steps=10, batch_size=8)]) == 5
-
-
-SWEEP = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-from lorakit import sweep as module
-from lorakit.run import Run
-base, out = sys.argv[1:]
-whole = module.judges
-def few(*args):
-    return module.Judges(*(part[:4] for part in vars(whole(*args)).values()))
-module.judges = few
-run = Run(base=base, task="label", batch_size=2, steps=2, heldout=4, answers=0)
-runs = [replace(run, seed=seed, lr=lr) for seed in range(8) for lr in (1e-3, 2e-3)]
-print("begins", flush=True)
-module.sweep(runs, out, width=1)
-"""
-
-
-def test_a_sweep_killed_ten_times_ends_as_an_unbroken_one(small_base, tmp_path):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "LORAKIT_DEVICE": "cpu"}
-
-    def begin(out: Path) -> subprocess.Popen:
-        command = [sys.executable, "-c", SWEEP, small_base, str(out)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
-        assert process.stdout.readline() == b"begins\n"
-        return process
-
-    def results(out: Path) -> list:
-        rows = sweeping.read_rows(out)
-        for row in rows:
-            row["made"].pop("seconds")
-        return rows
-
-    start = time.monotonic()
-    assert begin(tmp_path / "whole.jsonl").wait() == 0
-    whole = time.monotonic() - start
-    for number in range(10):
-        process = begin(tmp_path / "killed.jsonl")
-        time.sleep(whole * (0.03 + 0.05 * ((7 * number) % 10) / 10))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert begin(tmp_path / "killed.jsonl").wait() == 0
-    assert results(tmp_path / "killed.jsonl") == results(tmp_path / "whole.jsonl")
