@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from lorakit.plots.style import COLORS, dress, frame, log_limits, log_y
+from lorakit.plots.style import COLORS, dress, frame, log_limits, log_y, score_y
 
 Style = Mapping[str, Any]  # of a line, in matplotlib's words
 
@@ -82,12 +82,7 @@ def draw_by_rank(
         if bare:
             ax.set_xlim(-0.5, len(ranks) - 0.5)
             ax.set_xticks(range(len(ranks)), [str(rank) for rank in ranks])
-            if what == "exact match":
-                ax.set_ylim(low, high)
-                label = what
-            else:
-                log_y(ax, low, high)
-                label = f"{what} (log scale)"
+            label = score_y(ax, what, low, high)
             handles = [Line2D([], [], color=COLORS["lora"], lw=2, marker="o", label="LoRA")]
             if full is not None:
                 handles.append(Line2D([], [], label="full", **dashed))

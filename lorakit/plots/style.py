@@ -163,6 +163,15 @@ def log_y(ax: Axes, low: float, high: float) -> None:
     ax.yaxis.set_minor_locator(NullLocator())
 
 
+def score_y(ax: Axes, what: str, low: float, high: float) -> str:
+    """The y axis of "exact match", or on a log scale of any other score; returns its label."""
+    if what == "exact match":
+        ax.set_ylim(low, high)
+        return what
+    log_y(ax, low, high)
+    return f"{what} (log scale)"
+
+
 def _round_down(value: float) -> float:
     """The next of ..., 0.5, 1, 2, 5, 10, ... from `value` on down."""
     decade = 10.0 ** math.floor(math.log10(value))

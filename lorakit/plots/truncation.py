@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
 from lorakit.plots.spectrum import medians
-from lorakit.plots.style import COLORS, SMALL, dress, frame, log_limits, log_y
+from lorakit.plots.style import COLORS, SMALL, dress, frame, log_limits, log_y, score_y
 from lorakit.spectrum import Spectrum
 
 
@@ -69,12 +69,7 @@ def draw_scores(
         if bare:
             ax.set_xlim(-0.4, len(ranks) - 0.6)
             ax.set_xticks(range(len(ranks)), [str(rank) for rank in ranks])
-            if what == "exact match":
-                ax.set_ylim(low, high)
-                label = what
-            else:
-                log_y(ax, low, high)
-                label = f"{what} (log scale)"
+            label = score_y(ax, what, low, high)
             ax.axhline(whole, color=COLORS["full"], linewidth=1.5, linestyle=":")
             ax.axhline(base, color=COLORS["base"], linewidth=1.5)
             handles = [
