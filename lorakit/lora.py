@@ -9,47 +9,19 @@ training, of files or of widgets.
 
 import difflib
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ALL_LINEAR = "all-linear"  # every linear layer but the output head
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoRAConfig:
-    """What to adapt and how: `targets` are last names ("q_proj"), full paths, or "all-linear"."""
-
-    rank: int = 8
-    alpha: float = 16.0
-    targets: tuple[str, ...] | str = ALL_LINEAR
-    dropout: float = 0.0
-    use_rslora: bool = False  # scale = alpha / sqrt(rank), arXiv 2312.03732
-
-    def __post_init__(self):
-        if not isinstance(self.rank, int) or isinstance(self.rank, bool) or self.rank < 1:
-            raise ValueError(f"rank must be a whole number of at least 1, got {self.rank!r}")
-        if not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise ValueError(f"alpha must be a number above 0, got {self.alpha!r}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout!r}")
-        if self.targets != ALL_LINEAR:
-            names = (self.targets,) if isinstance(self.targets, str) else tuple(self.targets)
-            if not names:
-                raise ValueError(f'targets is empty: name a layer, or "{ALL_LINEAR}"')
-            object.__setattr__(self, "targets", names)
-
-    @property
-    def scale(self) -> float:
-        return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
+from lorakit.lora_config import ALL_LINEAR, LoRAConfig, matches
 
 
 class LoRALinear(nn.Module):
     """A frozen `base` layer with a trainable correction `scale * B @ A` beside it.
 
-    `original` is the layer's one state: None, or, while merged, the weight as it was before.
+    `config` is this layer's own. `original` is its one state: None, or, while merged, the weight as
+    it was before.
     """
 
     original: Tensor | None
@@ -62,10 +34,11 @@ class LoRALinear(nn.Module):
         freeze(base)
         self.config = config
         self.enabled = True
+        W = base.weight
         # Full precision over a base of any: half precision would swallow small updates.
-        dtype = torch.promote_types(base.weight.dtype, torch.float32)
-        self.A = nn.Parameter(base.weight.new_empty(config.rank, base.in_features, dtype=dtype))
-        self.B = nn.Parameter(base.weight.new_zeros(base.out_features, config.rank, dtype=dtype))
+        dtype = torch.promote_types(W.dtype, torch.float32)
+        self.A = nn.Parameter(W.new_empty(config.rank, base.in_features, dtype=dtype))
+        self.B = nn.Parameter(W.new_zeros(base.out_features, config.rank, dtype=dtype))
         # nn.Linear's own default: the scale of A x depends on in_features (fan-in), never on rank.
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5), generator=generator)
         self.register_buffer("original", None, persistent=False)
@@ -127,14 +100,10 @@ def target_layers(model: nn.Module, targets: tuple[str, ...] | str) -> dict[str,
     names a layer whose weight another module shares.
     """
     linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-    holders = _holders(model)
+    tied = _tied(model)
     if targets == ALL_LINEAR:
         head = getattr(model, "get_output_embeddings", lambda: None)()
-        layers = {
-            name: m
-            for name, m in linear.items()
-            if m is not head and holders[id(m.weight)] == [name]
-        }
+        layers = {name: m for name, m in linear.items() if m is not head and name not in tied}
         if not layers:
             raise ValueError('"all-linear" matches nothing: the model has no linear layer')
         return layers
@@ -144,22 +113,23 @@ def target_layers(model: nn.Module, targets: tuple[str, ...] | str) -> dict[str,
         if not matches:
             raise ValueError(_no_match(model, linear, target))
         for name in matches:
-            if others := [n for n in holders[id(linear[name].weight)] if n != name]:
+            if name in tied:
                 raise ValueError(
-                    f"{name} shares its weight with {others[0]} (tied), so a change to one would "
+                    f"{name} shares its weight with {tied[name]} (tied), so a change to one would "
                     f"change the other: leave {target!r} out of targets, or untie them first"
                 )
         chosen.update(matches)
     return {name: m for name, m in linear.items() if name in chosen}
 
 
-def _holders(model: nn.Module) -> dict[int, list[str]]:
-    """By the id of a parameter, the modules that hold it: more than one where it is tied."""
+def _tied(model: nn.Module) -> dict[str, str]:
+    """The modules that share a parameter with another one, by path, and that other's path."""
     holders: dict[int, list[str]] = {}
     for name, module in model.named_modules():
         for p in module.parameters(recurse=False):
             holders.setdefault(id(p), []).append(name)
-    return holders
+    shared = [names for names in holders.values() if len(names) > 1]
+    return {name: names[names[0] == name] for names in shared for name in names}
 
 
 def _no_match(model: nn.Module, linear: dict[str, nn.Linear], target: str) -> str:
@@ -182,7 +152,7 @@ def inject(
     adapters of another config or a target matches nothing. `generator` draws the A matrices.
     """
     if present := lora_layers(model):
-        other = next((layer.config for _, layer in present if layer.config != config), None)
+        other = next((layer.config for n, layer in present if layer.config != config.at(n)), None)
         if other is None:
             adapters = {id(p) for _, layer in present for p in (layer.A, layer.B)}
             for p in model.parameters():
@@ -193,7 +163,13 @@ def inject(
             "merge_and_unload(model) folds them in, remove(model) takes them off"
         )
     layers = target_layers(model, config.targets)
+    for pattern, _ in (*config.rank_pattern, *config.alpha_pattern):
+        if not any(matches(pattern, name) for name in layers):
+            raise ValueError(
+                f"the pattern {pattern!r} of rank or alpha matches none of the {len(layers)} "
+                f"targeted layers (first: {next(iter(layers))})"
+            )
     freeze(model)
     for name, layer in layers.items():
-        model.set_submodule(name, LoRALinear(layer, config, generator))
+        model.set_submodule(name, LoRALinear(layer, config.at(name), generator))
     return list(layers)
