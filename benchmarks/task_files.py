@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 from lorakit.mini_tasks import MINI_TASKS
-from lorakit.tasks import ORDERS, load_task, write_examples
+from lorakit.orders import FORMS
+from lorakit.tasks import load_task, write_examples
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    for name in (ORDERS, *MINI_TASKS):
+    for name in (*FORMS, *MINI_TASKS):
         task = load_task(name)
         for split in ("train", "validation", "heldout"):
             if examples := getattr(task, split):

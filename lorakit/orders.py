@@ -1,11 +1,13 @@
-"""The orders task: a sentence in English to JSON. It teaches a form, not knowledge.
+"""Tasks for a real base: an order, said in English, as JSON, as a ticket, or as a reply.
 
-The base knows every word and still gets none right. The held-out examples have names and wordings
-that training never shows.
+They teach a form, not knowledge: the base knows every word and still gets none right. All three
+are told of the same orders. The held-out ones have names and wordings that training never shows.
 """
 
 import json
 import random
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from lorakit.text import Example
 
@@ -59,18 +61,55 @@ _WORDINGS = {
         "For {day} we promised {name} {count} {item}.",
     ),
 }
-_COUNTS = {"train": 60, "heldout": 100}
+COUNTS = {"train": 60, "heldout": 100}
 
 
-def orders(split: str) -> tuple[Example, ...]:
-    """The orders task's "train" (60) or "heldout" (100) examples; always the same ones."""
+@dataclass(frozen=True)
+class Order:
+    """What is ordered, and the sentence that says so."""
+
+    name: str
+    item: str
+    count: int
+    day: str
+    sentence: str
+
+
+def _as_json(order: Order) -> str:
+    return json.dumps(
+        {"customer": order.name, "item": order.item, "quantity": order.count, "day": order.day}
+    )
+
+
+def _as_ticket(order: Order) -> str:
+    return f"{order.day[:3].upper()} | {order.count} x {order.item} | {order.name}"
+
+
+def _as_reply(order: Order) -> str:
+    return f"Dear {order.name}, your {order.count} {order.item} will be ready on {order.day}."
+
+
+# By task: what the prompt asks for, and the answer.
+FORMS: dict[str, tuple[str, Callable[[Order], str]]] = {
+    "orders": ("Order as JSON", _as_json),
+    "tickets": ("Order as a ticket", _as_ticket),
+    "replies": ("Order as a reply", _as_reply),
+}
+
+
+def orders(task: str, split: str) -> tuple[Example, ...]:
+    """The "train" (60) or "heldout" (100) examples of a task of `FORMS`; always the same ones."""
+    asks, answer = FORMS[task]
+    return tuple(Example(f"{asks}: {o.sentence}", answer(o)) for o in _orders(split))
+
+
+def _orders(split: str) -> list[Order]:
     draw = random.Random(f"orders {split}")
-    seen: dict[Example, None] = {}
-    while len(seen) < _COUNTS[split]:
+    seen: dict[Order, None] = {}
+    while len(seen) < COUNTS[split]:
         name = f"{draw.choice(_FIRST_NAMES[split])} {draw.choice(_LAST_NAMES[split])}"
         item, day, count = draw.choice(_ITEMS), draw.choice(_DAYS), draw.randint(2, 30)
         wording = _WORDINGS[split][len(seen) % len(_WORDINGS[split])]
         sentence = wording.format(name=name, count=count, item=item, day=day)
-        answer = {"customer": name, "item": item, "quantity": count, "day": day}
-        seen[Example(f"Order as JSON: {sentence}", json.dumps(answer))] = None
-    return tuple(seen)
+        seen[Order(name, item, count, day, sentence)] = None
+    return list(seen)

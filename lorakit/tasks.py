@@ -13,15 +13,14 @@ from pathlib import Path
 
 from lorakit.files import replacing
 from lorakit.mini_tasks import COUNTS, MINI_TASKS, RECORDS, examples, is_mini_task
-from lorakit.orders import orders
+from lorakit.orders import FORMS, orders
 from lorakit.text import Example
 
 LEAST = 5  # examples that a file must have, so that one in five can be held out
 
-ORDERS = "orders"
 TASKS = (
-    f'"{ORDERS}", the path of a JSONL file, or, for the mini base, one of {", ".join(MINI_TASKS)} '
-    f"and record-0 to record-{RECORDS - 1}"
+    f"one of {', '.join(FORMS)}, the path of a JSONL file, or, for the mini base, one of "
+    f"{', '.join(MINI_TASKS)} and record-0 to record-{RECORDS - 1}"
 )
 
 
@@ -45,8 +44,8 @@ def load_task(name: str, train: int | None = None) -> Task:
 
     Raises ValueError for a name that is neither, or a file with a bad line, by its number.
     """
-    if name == ORDERS:
-        return Task(name, orders("train"), orders("heldout"))
+    if name in FORMS:
+        return Task(name, orders(name, "train"), orders(name, "heldout"))
     if is_mini_task(name):
         return mini_task(name, train)
     path = Path(name)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from lorakit.mini_tasks import COUNTS, MINI_TASKS
-from lorakit.tasks import ORDERS, load_task, read_examples
+from lorakit.orders import FORMS
+from lorakit.tasks import load_task, read_examples
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
@@ -27,7 +28,7 @@ def test_the_readme_has_every_file_with_its_rows_bytes_and_hash():
     assert not told[start + len(data_table())].startswith("|")
 
 
-@pytest.mark.parametrize("name", [ORDERS, *MINI_TASKS])
+@pytest.mark.parametrize("name", [*FORMS, *MINI_TASKS])
 def test_the_files_of_a_task_are_what_the_generator_makes(name):
     task = load_task(name)
     made = {split: getattr(task, split) for split in ("train", "validation", "heldout")}

@@ -1,7 +1,10 @@
-"""The orders are held out for good: other names, other wordings."""
+"""The orders are held out for good: other names, other wordings; in three forms."""
 
 import json
 
+import pytest
+
+from lorakit.orders import FORMS, orders
 from lorakit.tasks import load_task
 
 
@@ -26,3 +29,19 @@ def test_no_held_out_name_or_wording_is_ever_trained_on():
     names, wordings = zip(*seen(task.heldout), strict=True)
     assert not set(names) & set(train_names)
     assert not set(wordings) & set(train_wordings)
+
+
+@pytest.mark.parametrize("task", FORMS)
+def test_every_form_is_told_of_the_same_orders(task):
+    for split in ("train", "heldout"):
+        for example, as_json in zip(orders(task, split), orders("orders", split), strict=True):
+            assert example.prompt.partition(": ")[2] == as_json.prompt.partition(": ")[2]
+            order = json.loads(as_json.response)
+            for value in (order["customer"], order["item"], order["quantity"]):
+                assert str(value) in example.response
+            assert order["day"][:3].lower() in example.response.lower()
+
+
+def test_no_answer_in_one_form_is_right_in_another():
+    answers = [{e.response for e in orders(task, "heldout")} for task in FORMS]
+    assert len(set.union(*answers)) == sum(map(len, answers))
