@@ -58,7 +58,7 @@ def test_too_few_examples_and_unknown_names_are_refused(tmp_path):
     path.write_text(GOOD * 4)
     with pytest.raises(ValueError, match="has 4 examples: at least 5"):
         load_task(str(path))
-    with pytest.raises(ValueError, match=r"task 'ordres' is not known: it is one of orders, .* json,"):
+    with pytest.raises(ValueError, match=r"'ordres' is not known: it is one of orders, .* json,"):
         load_task("ordres")
 
 
