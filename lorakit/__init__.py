@@ -34,6 +34,7 @@ from lorakit.memory import (
     largest_batch,
     measure,
 )
+from lorakit.merge_cost import MergeCost, merge_cost
 from lorakit.merging import disabled, merge, merge_and_unload, remove, rescaled, twin, unmerge
 from lorakit.model import Llama, ModelConfig
 from lorakit.presets import PRESETS
@@ -59,6 +60,7 @@ from lorakit.survival import OutOfMemory, survive
 from lorakit.tasks import Task, load_task
 from lorakit.text import Batches, Example, Tokenizer, encode_batches, encode_example
 from lorakit.train import Diverged, Training, train
+from lorakit.untie import untie
 
 __all__ = [
     "ALL_LINEAR",
@@ -74,6 +76,7 @@ __all__ = [
     "LoRAConfig",
     "LoRALinear",
     "MemoryBreakdown",
+    "MergeCost",
     "ModelConfig",
     "OutOfMemory",
     "Result",
@@ -116,6 +119,7 @@ __all__ = [
     "measure",
     "merge",
     "merge_and_unload",
+    "merge_cost",
     "overlaps",
     "pick_device",
     "random_cosine",
@@ -139,4 +143,5 @@ __all__ = [
     "twin",
     "unfreeze",
     "unmerge",
+    "untie",
 ]

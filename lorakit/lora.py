@@ -62,9 +62,15 @@ class LoRALinear(nn.Module):
         return self.config.scale * (self.B @ self.A)
 
     @torch.no_grad()
-    def merged_weight(self) -> Tensor:
-        """W + delta, added in the wider precision and rounded once to W's own."""
-        return (self.base.weight + self.delta()).to(self.base.weight.dtype)
+    def merged_weight(self, dtype: torch.dtype | None = None) -> Tensor:
+        """W + delta, added in the wider precision and rounded once to W's own, or to `dtype`.
+
+        To `dtype` W is rounded before, as in a base of that precision.
+        """
+        W = self.base.weight if dtype is None else self.base.weight.to(dtype)
+        wide = torch.promote_types(W.dtype, self.A.dtype)
+        B, A = self.B.to(wide), self.A.to(wide)
+        return torch.addmm(W.to(wide), B, A, alpha=self.config.scale).to(W.dtype)
 
     def extra_repr(self) -> str:
         state = "merged" if self.merged else "enabled" if self.enabled else "disabled"
@@ -116,7 +122,7 @@ def target_layers(model: nn.Module, targets: tuple[str, ...] | str) -> dict[str,
             if name in tied:
                 raise ValueError(
                     f"{name} shares its weight with {tied[name]} (tied), so a change to one would "
-                    f"change the other: leave {target!r} out of targets, or untie them first"
+                    f"change the other: leave {target!r} out of targets, or untie(model) first"
                 )
         chosen.update(matches)
     return {name: m for name, m in linear.items() if name in chosen}

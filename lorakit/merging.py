@@ -1,7 +1,7 @@
 """What can be done with trained adapters: merge (two ways), silence, rescale, take off.
 
     merge / unmerge      reversible and exact: each layer keeps its original weight, a copy
-    merge_and_unload     one way: plain layers stay, one delta in memory at a time
+    merge_and_unload     one way: plain layers stay, one layer more in memory at a time
 
 W - delta would not restore W: adding rounds, even in float32, and rounding is not undone.
 """
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
+import torch
 from torch import nn
 
 from lorakit.lora import LoRALinear, lora_layers
@@ -31,10 +32,9 @@ def merge(model: nn.Module) -> list[str]:
     """Add every delta into its base weight, reversibly, and return the layers' paths.
 
     Each layer keeps its original weight, so `unmerge` is exact; the copies are as large as the
-    adapted weights. Raises ValueError, nothing changed, if merged already or a delta is not finite.
+    adapted weights. Raises ValueError, nothing changed, as `mergeable` does.
     """
-    layers = _unmerged(model, "merge")
-    _check_finite(layers)
+    layers = mergeable(model)
     for _, layer in layers:
         original = layer.base.weight.data
         layer.base.weight.data = layer.merged_weight()
@@ -61,15 +61,55 @@ def merge_and_unload(
 ) -> list[str]:
     """Fold every delta into its weight for good, one layer at a time; plain, frozen layers stay.
 
-    Needs memory for one delta at a time. `progress` is told each layer's path.
+    Needs memory for one layer more at a time. `progress` is told each layer's path. Raises
+    ValueError, nothing changed, as `mergeable` does.
     """
-    layers = _unmerged(model, "merge")
-    _check_finite(layers)
+    layers = mergeable(model)
     for name, layer in layers:
         layer.base.weight.data = layer.merged_weight()
         model.set_submodule(name, layer.base)
         progress(name)
     return [name for name, _ in layers]
+
+
+def mergeable(model: nn.Module, dtype: torch.dtype | None = None) -> list[tuple[str, LoRALinear]]:
+    """The adapted layers and their paths, if each can be merged in its own dtype, or in `dtype`.
+
+    Raises ValueError naming the first that cannot: merged already, of a quantised base, not finite,
+    or with a sum that the dtype does not reach, as float16 ends at 65504. Changes nothing.
+    """
+    layers = _unmerged(model, "merge")
+    for name, layer in layers:
+        W = layer.base.weight
+        if not isinstance(W, nn.Parameter):
+            raise ValueError(
+                f"cannot merge: the base of {name} is quantised, its weight made anew at each use; "
+                "load the adapter onto the original base and merge there, or dequantise first"
+            )
+        _check_range(name, layer, dtype or W.dtype)
+    return layers
+
+
+@torch.no_grad()
+def _check_range(name: str, layer: LoRALinear, dtype: torch.dtype) -> None:
+    W, A, B = layer.base.weight, layer.A, layer.B
+    # No entry of B A is larger than a row of B times a column of A: far quicker than the product.
+    delta = layer.config.scale * B.norm(dim=1).max().item() * A.norm(dim=0).max().item()
+    low, high = W.aminmax()
+    if max(-low.item(), high.item()) + delta <= torch.finfo(dtype).max:  # false for NaN, too
+        return
+    if not (A.isfinite().all() and B.isfinite().all()):
+        raise ValueError(f"the delta of {name} is not finite: load an earlier adapter")
+    if not W.isfinite().all():
+        raise ValueError(
+            f"the weight of {name} is not finite before the merge: load the base again"
+        )
+    if not layer.merged_weight(dtype).isfinite().all():
+        raise ValueError(
+            f"cannot merge: {name} would hold a number beyond {torch.finfo(dtype).max:g}, where "
+            f"{str(dtype).removeprefix('torch.')} ends; merge in a dtype of wider range, or keep "
+            "the adapter"
+        )
 
 
 @contextmanager
@@ -123,9 +163,3 @@ def _unmerged(model: nn.Module, verb: str) -> list[tuple[str, LoRALinear]]:
             "unmerge(model) takes the deltas out again"
         )
     return layers
-
-
-def _check_finite(layers: list[tuple[str, LoRALinear]]) -> None:
-    for name, layer in layers:
-        if not (layer.A.isfinite().all() and layer.B.isfinite().all()):
-            raise ValueError(f"the delta of {name} is not finite: load an earlier adapter")
