@@ -34,7 +34,7 @@ from lorakit.memory import (
     largest_batch,
     measure,
 )
-from lorakit.merge_cost import MergeCost, merge_cost
+from lorakit.merge_cost import MergeCost, logit_change, merge_cost, tokens_a_second
 from lorakit.merging import disabled, merge, merge_and_unload, remove, rescaled, twin, unmerge
 from lorakit.model import Llama, ModelConfig
 from lorakit.presets import PRESETS
@@ -115,6 +115,7 @@ __all__ = [
     "load_base",
     "load_checkpoint",
     "load_task",
+    "logit_change",
     "lora_layers",
     "measure",
     "merge",
@@ -138,6 +139,7 @@ __all__ = [
     "stable_rank",
     "stream",
     "survive",
+    "tokens_a_second",
     "train",
     "trainable",
     "twin",

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "lorakit"
 
 # A module imports only from rooms above its own line.
 ROOMS = [
-    {"lora_config"},
+    {"fingerprint", "lora_config"},
     {
         "capture",
         "changes",
@@ -28,8 +28,18 @@ ROOMS = [
         "world",
     },
     {"adapter_config", "counts", "deltas", "merging", "mixture", "presets", "text", "untie"},
+    {"adapter_file"},
     {"adapters", "generation", "gguf_llama", "hf_folder", "mini_tasks", "orders", "step"},
-    {"checkpoint", "memory", "merge_cost", "scoring", "stacked_adamw", "stacked_layers", "tasks", "train"},
+    {
+        "checkpoint",
+        "memory",
+        "merge_cost",
+        "scoring",
+        "stacked_adamw",
+        "stacked_layers",
+        "tasks",
+        "train",
+    },
     {"pretrain", "resume", "run", "stacked"},
     {"begin", "survival"},
     {"experiment", "sweep"},
