@@ -160,8 +160,9 @@ def tokens_a_second(
         for name, net in writers.items():
             start = time.perf_counter()
             new = generate(net, list(prompt), max_new_tokens=max_new_tokens)
+            rate = len(new) / (time.perf_counter() - start)
             if number:
-                rates[name].append(len(new) / (time.perf_counter() - start))
+                rates[name].append(rate)
     return {name: median(found) for name, found in rates.items()}
 
 
