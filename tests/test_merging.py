@@ -1,12 +1,16 @@
 """Merged = adapted, unmerged = untouched, and nothing happens twice."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
+import transformers
 from live_bytes import LiveBytes
+from torch import nn
 from weights import assert_same_weights, weights
 
+from lorakit.hf_folder import save_folder
 from lorakit.lora import LoRAConfig, inject, lora_layers
 from lorakit.merging import (
     disabled,
@@ -21,6 +25,8 @@ from lorakit.model import Llama
 from lorakit.presets import PRESETS
 
 CONFIG = LoRAConfig(rank=4, alpha=12.0)
+
+each_fold = pytest.mark.parametrize("fold", [merge, merge_and_unload])
 
 
 def test_a_merged_model_answers_as_the_adapted_one(model, tokens, perturb):
@@ -78,7 +84,7 @@ def test_merging_and_unloading_leaves_plain_layers(model, tokens, perturb):
     torch.testing.assert_close(model(tokens), adapted)
 
 
-@pytest.mark.parametrize("fold", [merge, merge_and_unload])
+@each_fold
 def test_a_delta_that_is_not_finite_is_refused_and_nothing_changes(model, perturb, fold):
     inject(model, CONFIG)
     perturb(model)
@@ -89,6 +95,96 @@ def test_a_delta_that_is_not_finite_is_refused_and_nothing_changes(model, pertur
         fold(model)
     after = weights(model)
     assert all(torch.equal(after[n].nan_to_num(), before[n].nan_to_num()) for n in before)
+
+
+@each_fold
+def test_a_weight_that_is_not_finite_is_told_from_a_delta_that_is_not(model, perturb, fold):
+    inject(model, CONFIG)
+    perturb(model)
+    name, layer = lora_layers(model)[-1]
+    layer.base.weight.data[1, 2] = -math.inf
+    with pytest.raises(ValueError, match=f"weight of {name} is not finite before the merge"):
+        fold(model)
+    assert not any(layer.merged for _, layer in lora_layers(model))
+
+
+def overflowing(model, perturb, size: float):
+    """In float16, one entry of the last layer's W + delta is of this size; all others are small."""
+    model.half()
+    inject(model, CONFIG)
+    perturb(model)
+    name, layer = lora_layers(model)[-1]
+    with torch.no_grad():
+        layer.B[0] *= (size - layer.base.weight[0, 0].item()) / layer.delta()[0, 0]
+        layer.A[:, 1:] = 0
+    return name, layer
+
+
+@each_fold
+@pytest.mark.parametrize("size", [66_000, -70_000])
+def test_a_sum_beyond_float16_is_refused_by_name_and_nothing_changes(model, perturb, fold, size):
+    name, _ = overflowing(model, perturb, size)
+    before = weights(model)
+    message = f"{name} would hold a number beyond 65504, where float16 ends; merge in a dtype of"
+    with pytest.raises(ValueError, match=message):
+        fold(model)
+    assert_same_weights(model, before)
+    assert len(lora_layers(model)) == 14
+
+
+@each_fold
+@pytest.mark.parametrize("size", [60_000, -65_000])
+def test_a_sum_just_within_float16_is_merged(model, perturb, fold, size):
+    _, layer = overflowing(model, perturb, size)
+    # Larger than 65504 by the quick bound, a row of B times a column of A: the sum itself decides.
+    assert layer.B[0].norm() * layer.A[:, 0].norm() * layer.config.scale > 65_504
+    fold(model)
+    assert layer.base.weight[0, 0].item() == pytest.approx(size, rel=1e-3)
+
+
+class Packed(nn.Linear):
+    """A quantised layer, as far as a merge can see: its weight is made anew at each use."""
+
+    def __init__(self, layer: nn.Linear):
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.register_buffer("values", layer.weight.detach().clone())
+        self.bias = None
+
+    @property
+    def weight(self) -> torch.Tensor:
+        return self.values.clone()
+
+
+@each_fold
+def test_a_quantised_base_is_refused_with_the_way_out_and_nothing_changes(
+    model, tokens, perturb, fold
+):
+    name = "model.layers.1.mlp.up_proj"
+    model.set_submodule(name, Packed(model.get_submodule(name)))
+    inject(model, CONFIG)
+    perturb(model)
+    before, adapted = weights(model), model(tokens)
+    message = f"base of {name} is quantised.* onto the original base .* or dequantise first"
+    with pytest.raises(ValueError, match=message):
+        fold(model)
+    assert_same_weights(model, before)
+    assert torch.equal(model(tokens), adapted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_merged_weight_is_the_sum_rounded_once(model, perturb, dtype):
+    model.to(dtype)
+    inject(model, CONFIG)
+    perturb(model)
+    for _, layer in lora_layers(model):
+        B, A = layer.B.double(), layer.A.double()
+        exact = layer.base.weight.double() + layer.config.scale * B @ A
+        found = layer.merged_weight()
+        assert found.dtype == dtype
+        # Half a step of the dtype, and the tiny part that float32 products may be off.
+        bound = exact.abs() * torch.finfo(dtype).eps / 2 + 1e-6
+        assert ((found.double() - exact).abs() <= bound).all()
 
 
 def test_removing_brings_the_base_back(model, tokens, perturb):
@@ -243,3 +339,49 @@ def test_a_twin_shares_every_tensor_and_no_module(model, tokens, perturb):
         assert torch.equal(model(tokens), before)
         assert not torch.equal(other(tokens), before)
     assert torch.equal(other(tokens), before)
+
+
+# As a folder
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@torch.no_grad()
+def test_a_merged_model_is_a_folder_that_transformers_answers_alike_from(
+    model, tokens, tokenizer, perturb, tmp_path, tied
+):
+    net = Llama(dataclasses.replace(model.config, tie_word_embeddings=tied))
+    net.load_state_dict(model.state_dict())
+    if not tied:
+        net.lm_head.weight.mul_(-2)
+    base = net(tokens)
+    inject(net, CONFIG)
+    perturb(net)
+    adapted = net(tokens)
+    merge_and_unload(net)
+    folder = save_folder(net, tokenizer, tmp_path / "merged")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    found = theirs(tokens).logits
+    assert (found - adapted).abs().max() < 1e-5 * adapted.abs().max()
+    assert (adapted - base).abs().max() > 0.01 * base.abs().max()
+    assert theirs.config.tie_word_embeddings == tied
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_the_folder_holds_the_bits_of_the_merge_here(
+    model, tokenizer, perturb, tmp_path, dtype
+):
+    model.to(dtype)
+    inject(model, CONFIG)
+    perturb(model)
+    merge(model)
+    here = {name: layer.base.weight.clone() for name, layer in lora_layers(model)}
+    unmerge(model)
+    merge_and_unload(model)
+    folder = save_folder(model, tokenizer, tmp_path / "merged")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    for name, W in here.items():
+        found = theirs.get_submodule(name).weight
+        assert found.dtype == dtype
+        assert torch.equal(found, W)
+    assert theirs.state_dict().keys() == model.state_dict().keys()
+    assert_same_weights(model, theirs.state_dict())
