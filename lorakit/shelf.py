@@ -1,0 +1,249 @@
+"""A shelf of adapters over one base: any number in memory, at most one in the model.
+
+    shelf = Shelf(model)
+    shelf.add("json", folder)                    from PEFT's files; the model answers as before
+    shelf.switch("json"); shelf.disable()        an adapter stands in the model; the base alone
+    with shelf.rows(["json", "reply", None]):    one batch, every row under its own
+
+An adapter is its layers: each holds A and B, and the base layer that all share. Being active means
+that they stand in the model, so that whatever works on a model's adapters (save, merge, score)
+works on the active one. Where none stands there is the base's own layer, and nothing is computed.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from lorakit.adapters import load_adapter
+from lorakit.lora import LoRALinear, lora_layers
+from lorakit.merging import remove, twin
+from lorakit.mixing import Adapter, mixed
+from lorakit.status import Status, standing
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a layer stands: under `leaf` in `parent`; `base` is what stands there by default."""
+
+    parent: nn.Module
+    leaf: str
+    base: nn.Linear
+    address: int  # of the base's weight in memory
+
+
+class Shelf:
+    """Adapters by name over the base of `model`; they may differ in rank, alpha and targets.
+
+    The base is frozen, as all share it. Adapters that `model` carries already stay, active but
+    nameless until `take(name)`. A model is moved first, then its shelf: `model.to(device)`,
+    `shelf.follow()`. Raises ValueError if the model's adapters are merged.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+        self._bare = twin(model)  # where files are loaded: every tensor is shared
+        if lora_layers(self._bare):
+            remove(self._bare)
+        for p in self._bare.parameters():
+            p.requires_grad_(False)
+            p.grad = None
+        self._adapters: dict[str, dict[str, LoRALinear]] = {}
+        self._places: dict[str, _Place] = {}
+        self._mixing = False  # within `rows`
+
+    @property
+    def names(self) -> list[str]:
+        return [*self._adapters]
+
+    @property
+    def active(self) -> str | None:
+        """The adapter in the model, None for the base alone.
+
+        Raises ValueError for adapters that came by another way and are not on the shelf.
+        """
+        standing = dict(lora_layers(self.model))
+        for name, layers in self._adapters.items():
+            if standing and layers == standing:
+                return name
+        if standing:
+            raise ValueError(
+                f"the model carries {len(standing)} adapters that are not on the shelf (first: "
+                f"{next(iter(standing))}): take(name) puts them there, remove(model) takes them off"
+            )
+        return None
+
+    def layers(self, name: str) -> Adapter:
+        """The adapter's layers by path. Raises ValueError, naming the nearest, if there is none."""
+        if name not in self._adapters:
+            near = difflib.get_close_matches(name, self._adapters, n=3, cutoff=0.5)
+            hint = (
+                f"{'nearest' if near else 'there are'}: {', '.join(near or self.names) or 'none'}"
+            )
+            raise ValueError(f"no adapter {name!r} is on the shelf; {hint}")
+        return self._adapters[name]
+
+    def add(self, name: str, folder: Path | str, *, allow_other_base: bool = False) -> None:
+        """Load an adapter's files; what the model answers stays as it is.
+
+        Raises ValueError as `load_adapter` does, or for a name in use; nothing is changed then.
+        """
+        self._check_free(name)
+        self._at_rest("add")
+        try:
+            load_adapter(self._bare, folder, allow_other_base=allow_other_base)
+            layers = dict(lora_layers(self._bare))
+        finally:
+            if lora_layers(self._bare):
+                remove(self._bare)
+        self._keep(name, layers)
+
+    def put(self, name: str, layers: Adapter) -> None:
+        """Put an adapter on the shelf that was made in memory, as by `combining`.
+
+        Raises ValueError for a name in use, or for a layer over another base than this shelf's.
+        """
+        self._check_free(name)
+        self._at_rest("put")
+        own = dict(self._bare.named_modules())
+        for path, layer in layers.items():
+            weight = getattr(own.get(path), "weight", None)
+            if weight is None or layer.base.weight is not weight:
+                raise ValueError(f"{path} of {name!r} is over another base than the shelf's")
+        self._keep(name, {path: layers[path] for path in own if path in layers})
+
+    def take(self, name: str) -> None:
+        """Put on the shelf the adapters that stand in the model; they stay active.
+
+        Raises ValueError if there are none, or they are merged or on the shelf already.
+        """
+        self._check_free(name)
+        layers = dict(lora_layers(self.model))
+        if not layers:
+            raise ValueError("nothing to take: no adapters, inject(model, config) adds them")
+        _check_unmerged(layers, "take")
+        for other, those in self._adapters.items():
+            if any(those.get(path) is layer for path, layer in layers.items()):
+                raise ValueError(f"nothing to take: these adapters are {other!r} on the shelf")
+        self._keep(name, layers)
+
+    def switch(self, name: str) -> None:
+        """Make an adapter the active one. No parameter is changed, copied or made to train."""
+        layers = self.layers(name)
+        self._at_rest("switch")
+        self._stand(layers)
+
+    def disable(self) -> None:
+        """Make the model its base again, with no adapter in it."""
+        self._at_rest("disable")
+        self._stand({})
+
+    def delete(self, name: str) -> None:
+        """Take an adapter off the shelf, and out of the model if it is the active one."""
+        self.layers(name)
+        if self._at_rest("delete") == name:
+            self.disable()
+        del self._adapters[name]
+
+    @contextmanager
+    def using(self, name: str | None) -> Iterator[None]:
+        """Within the block an adapter is active, or none; then what was active before."""
+        before = self._at_rest("switch")
+        self.disable() if name is None else self.switch(name)
+        try:
+            yield
+        finally:
+            self.disable() if before is None else self.switch(before)
+
+    @contextmanager
+    def rows(self, names: Sequence[str | None]) -> Iterator[None]:
+        """Within the block the model takes batches of `len(names)` rows, each under its adapter.
+
+        None is the base. In training a gradient reaches the adapter of its row alone. Raises
+        ValueError for no names or an unknown one, and where switching would.
+        """
+        if not names:
+            raise ValueError("names is empty: name an adapter for every row of the batch, or None")
+        chosen = {name: self.layers(name) for name in names if name is not None}
+        before = self._at_rest("mix")
+        bases = {path: place.base for path, place in self._places.items()}
+        self._stand(mixed(bases, chosen, names))
+        self._mixing = True
+        try:
+            yield
+        finally:
+            self._mixing = False
+            self._stand({} if before is None else self.layers(before))
+
+    def follow(self) -> None:
+        """Bring every adapter to its base layer's device, after `model.to(device)`."""
+        for layers in self._adapters.values():
+            for layer in layers.values():
+                for p in (layer.A, layer.B):
+                    p.data, p.grad = p.data.to(layer.base.weight.device), None
+        self._places = {
+            path: replace(place, address=place.base.weight.data_ptr())
+            for path, place in self._places.items()
+        }
+
+    def status(self) -> Status:
+        active = self.active
+        rows = (standing(name, layers, name == active) for name, layers in self._adapters.items())
+        return Status(tuple(rows))
+
+    def _keep(self, name: str, layers: dict[str, LoRALinear]) -> None:
+        for path, layer in layers.items():
+            if path not in self._places:
+                self._places[path] = _place(self.model, path)
+            layer.base = self._places[path].base
+        self._adapters[name] = layers
+
+    def _stand(self, layers: Mapping[str, nn.Module]) -> None:
+        """Put these layers into the model, and the base's own wherever there is none of them."""
+        for path, place in self._places.items():
+            layer = layers.get(path, place.base)
+            # The layer was not there when model.train() or model.eval() was last called.
+            object.__setattr__(layer, "training", place.parent.training)
+            place.parent._modules[place.leaf] = layer
+
+    def _at_rest(self, verb: str) -> str | None:
+        """The active adapter, if what stands in the model may be exchanged for something else."""
+        if self._mixing:
+            raise ValueError(f"cannot {verb} within rows(...): leave the block first")
+        active = self.active
+        if active is not None:
+            _check_unmerged(self._adapters[active], verb)
+        for path, place in self._places.items():
+            if place.base.weight.data_ptr() != place.address:
+                raise ValueError(
+                    f"cannot {verb}: the weight of {path} is no longer the one that the shelf's "
+                    "adapters share; if model.to(device) moved it, shelf.follow() moves them too; "
+                    "after merge_and_unload(model) it is another base, and needs a new shelf"
+                )
+        return active
+
+    def _check_free(self, name: str) -> None:
+        if not name:
+            raise ValueError("an adapter's name is empty: give it one")
+        if name in self._adapters:
+            raise ValueError(f"{name!r} is on the shelf already: delete({name!r}) makes room")
+
+
+def _place(model: nn.Module, path: str) -> _Place:
+    above, _, leaf = path.rpartition(".")
+    parent = model.get_submodule(above)
+    layer = parent._modules[leaf]
+    base = layer.base if isinstance(layer, LoRALinear) else layer
+    assert isinstance(base, nn.Linear)
+    return _Place(parent, leaf, base, base.weight.data_ptr())
+
+
+def _check_unmerged(layers: Adapter, verb: str) -> None:
+    if merged := [path for path, layer in layers.items() if layer.merged]:
+        raise ValueError(
+            f"cannot {verb}: {len(merged)} layers are merged (first: {merged[0]}), and their "
+            "deltas are in the base that all share; unmerge(model) takes them out again"
+        )
