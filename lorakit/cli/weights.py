@@ -37,9 +37,11 @@ from lorakit.device import pick_device
 from lorakit.generation import stream
 from lorakit.hf_folder import save_folder
 from lorakit.lora import ALL_LINEAR
+from lorakit.merge_cost import merge_cost, share
 from lorakit.merging import merge_and_unload
 from lorakit.run import RATES, Run
 from lorakit.tasks import TASKS
+from lorakit.untie import untie
 
 Rate = Annotated[float | None, typer.Option(help="Learning rate.", show_default=RATES)]
 Out = Annotated[Path | None, typer.Option(help="A new folder.", show_default="runs/TASK-METHOD")]
@@ -112,31 +114,65 @@ def unused_folder(folder: Path) -> Path:
     return candidate
 
 
+MERGED = ("float32", "bfloat16", "float16")  # dtypes of a merged model
+LOST = 0.1  # of the delta: more than this is told in words
+
+
 def merge(
     adapter: Annotated[Path, typer.Option(help=ADAPTER)],
     out: Annotated[Path, typer.Option(help="A new folder for the merged model.")],
     base: Base = SMOLLM2,
+    dtype: Annotated[str, typer.Option(help=f"{' or '.join(MERGED)}.")] = "float32",
+    untied: Annotated[
+        bool, typer.Option("--untie", help="Give a tied head weights of its own, to be adapted.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Fold an adapter into its base: one plain model, as fast as the base, as large as the base."""
     if out.exists():
         raise ValueError(f"{out} is there already: name a new folder")
-    model, tokenizer = load_base(base, progress=say)
+    if dtype not in MERGED:
+        raise ValueError(f"dtype must be {' or '.join(MERGED)}, got {dtype!r}")
+    model, tokenizer = load_base(base, dtype=getattr(torch, dtype), progress=say)
+    if untied:
+        untie(model)
     load_adapter(model, adapter)
     model.eval()
+    cost = merge_cost(model)
+    if cost.loss > LOST:
+        say(
+            f"note: {cost.summary}: the merged model is not the one that was trained; merge with "
+            "--dtype float32, or keep the adapter beside its base (lorakit generate --adapter)"
+        )
     tokens = torch.tensor([tokenizer.encode(tokenizer.prompt("What does a merge change?"))])
     with torch.no_grad():
         adapted = model(tokens)
         layers = merge_and_unload(model)
         change = ((model(tokens) - adapted).abs().max() / adapted.abs().max()).item()
+    told = {
+        "layers": len(layers),
+        "dtype": cost.dtype,
+        "lost": cost.loss,
+        "worst": {"layer": cost.worst.layer, "lost": cost.worst.loss},
+        "unchanged": cost.unchanged,
+        "change": change,
+    }
+    if not as_json:
+        show(
+            [
+                ("layers merged", str(len(layers))),
+                ("dtype", cost.dtype),
+                ("lost of the delta", f"{share(cost.loss)} (median of the layers)"),
+                ("lost at worst", f"{share(cost.worst.loss)} ({cost.worst.layer})"),
+                ("entries unchanged", share(cost.unchanged)),
+                ("largest change of a logit", f"{change:.1e} of the largest logit"),
+            ]
+        )
     save_folder(model, tokenizer, out)
     size = sum(file.stat().st_size for file in out.iterdir())
     if as_json:
-        show_json({"layers": len(layers), "change": change, "bytes": size, "folder": str(out)})
-    else:
-        change_row = ("largest change of a logit", f"{change:.1e} of the largest logit")
-        show([("layers merged", str(len(layers))), change_row, ("on disk", decimal(size))])
-        say(f"merged model in {out}")
+        show_json(told | {"bytes": size, "folder": str(out)})
+    say(f"{decimal(size)} on disk, merged model in {out}")
 
 
 def generate(

@@ -12,6 +12,7 @@ import torch
 from command_line import lorakit_
 from gguf_files import speaking, write_gguf
 from PIL import Image
+from weights import assert_same_weights, weights
 
 from lorakit.adapters import load_adapter, save_adapter
 from lorakit.checkpoint import load_base
@@ -21,11 +22,14 @@ from lorakit.files import read_json
 from lorakit.generation import ask
 from lorakit.lora import LoRAConfig, inject
 from lorakit.memory import Setup
+from lorakit.merge_cost import merge_cost, share
+from lorakit.merging import merge_and_unload
 from lorakit.presets import PRESETS
 from lorakit.run import disk_bytes
 from lorakit.survival import check_budget
 from lorakit.tasks import load_task, write_examples
 from lorakit.text import Example
+from lorakit.untie import untie
 
 
 @pytest.fixture
@@ -324,18 +328,122 @@ def test_a_merged_model_is_a_plain_base_that_answers_like_base_and_adapter(tiny_
     assert merged.state_dict().keys() == load_base(tiny_base)[0].state_dict().keys()
     torch.testing.assert_close(merged(tokens), adapted(tokens), rtol=0, atol=1e-5)
     assert (merged(tokens) - plain_logits).abs().max() > 1e-2
-    assert "layers merged" in said.stdout
-    assert "merged model in merged\n" in said.stderr
+    size = sum(path.stat().st_size for path in Path("merged").iterdir())
+    assert said.stderr == f"{size / 1000:.1f} kB on disk, merged model in merged\n"
 
 
 def test_the_facts_of_a_merge_as_json(tiny_base, adapter):
     told = json.loads(
         lorakit_("merge", "--base", tiny_base, "--adapter", adapter, "--out", "m", "--json").stdout
     )
-    assert told["layers"] == 14
+    model, _ = load_base(tiny_base)
+    load_adapter(model, adapter)
+    cost = merge_cost(model)
+    assert (told["layers"], told["dtype"]) == (14, "float32")
+    assert (told["lost"], told["unchanged"]) == (cost.loss, cost.unchanged)
+    assert told["worst"] == {"layer": cost.worst.layer, "lost": cost.worst.loss}
     assert 0 <= told["change"] < 1e-5
     assert told["bytes"] == sum(path.stat().st_size for path in Path("m").iterdir())
     assert told["folder"] == "m"
+
+
+def rows(shown: str) -> dict[str, str]:
+    """A table of two columns, its cells unbroken."""
+    pairs = [line.strip().split("  ", 1) for line in shown.splitlines() if "  " in line.strip()]
+    return {name: value.strip() for name, value in pairs}
+
+
+@pytest.fixture
+def faint(tiny_base, tmp_path, perturb) -> Path:
+    """An adapter whose deltas are about a thousandth of the weights."""
+    model, _ = load_base(tiny_base)
+    inject(model, LoRAConfig(rank=2))
+    perturb(model, 2e-5)
+    return save_adapter(model, tmp_path / "faint")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_merge_tells_what_it_loses_in_its_dtype(tiny_base, faint, dtype):
+    given = ["--base", tiny_base, "--adapter", faint, "--out", "merged", "--dtype", dtype]
+    said = lorakit_("merge", *given, columns=200)
+    model, _ = load_base(tiny_base, dtype=getattr(torch, dtype))
+    load_adapter(model, faint)
+    cost = merge_cost(model)
+    told = rows(said.stdout)
+    assert (told["layers merged"], told["dtype"]) == ("14", dtype)
+    assert told["lost of the delta"] == f"{share(cost.loss)} (median of the layers)"
+    assert told["lost at worst"] == f"{share(cost.worst.loss)} ({cost.worst.layer})"
+    assert told["entries unchanged"] == share(cost.unchanged)
+    merge_and_unload(model)
+    assert_same_weights(load_base("merged", dtype=getattr(torch, dtype))[0], weights(model))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_merge_that_loses_more_than_a_tenth_says_so_with_the_way_out(tiny_base, faint, dtype):
+    given = ["--base", tiny_base, "--adapter", faint, "--out", "merged", "--dtype", dtype]
+    said = lorakit_("merge", *given)
+    notes = [line for line in said.stderr.splitlines() if line.startswith("note: ")]
+    if dtype == "float32":
+        assert notes == []
+        return
+    model, _ = load_base(tiny_base, dtype=torch.bfloat16)
+    load_adapter(model, faint)
+    cost = merge_cost(model)
+    assert cost.loss > 0.1
+    (note,) = notes
+    assert note.startswith(f"note: {cost.summary}: the merged model is not the one that was tr")
+    assert note.endswith("; merge with --dtype float32, or keep the adapter beside its base "
+                         "(lorakit generate --adapter)")  # fmt: skip
+
+
+def test_what_a_merge_loses_is_told_before_anything_is_written(tiny_base, faint, monkeypatch):
+    def fail(*args):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("lorakit.cli.weights.save_folder", fail)
+    given = ["--base", tiny_base, "--adapter", faint, "--out", "merged", "--dtype", "bfloat16"]
+    said = lorakit_("merge", *given, code=1)
+    assert said.stderr.startswith("note: merged in bfloat16, ")
+    assert "lost of the delta" in said.stdout
+    assert said.stderr.endswith("error: no space left\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dtype", "int8"], "dtype must be float32 or bfloat16 or float16, got 'int8'"),
+        (["--dtype", "float16"], "would hold a number beyond 65504, where float16 ends"),
+    ],
+)
+def test_a_dtype_that_cannot_hold_the_sum_is_refused_and_nothing_is_written(
+    tiny_base, tmp_path, perturb, options, message
+):
+    model, _ = load_base(tiny_base)
+    inject(model, LoRAConfig(rank=2))
+    perturb(model, 1e6)
+    adapter = save_adapter(model, tmp_path / "adapter")
+    given = ["--base", tiny_base, "--adapter", adapter, "--out", "merged", *options]
+    said = lorakit_("merge", *given, code=1)
+    assert message in said.stderr
+    assert said.stdout == ""
+    assert not Path("merged").exists()
+
+
+def test_an_adapter_of_a_tied_head_is_merged_once_the_head_is_untied(tiny_base, tmp_path, perturb):
+    model, tokenizer = load_base(tiny_base)
+    untie(model)
+    inject(model, LoRAConfig(rank=2, targets=("lm_head",)))
+    perturb(model)
+    given = ["--base", tiny_base, "--adapter", save_adapter(model, tmp_path / "of-head")]
+    said = lorakit_("merge", *given, "--out", "merged", code=1)
+    assert "lm_head shares its weight with model.embed_tokens (tied)" in said.stderr
+    assert not Path("merged").exists()
+    lorakit_("merge", *given, "--out", "merged", "--untie")
+    merged, _ = load_base("merged")
+    tokens = torch.tensor([tokenizer.encode("does the head answer?")])
+    torch.testing.assert_close(merged(tokens), model(tokens))
+    before = load_base(tiny_base)[0].model.embed_tokens.weight
+    assert torch.equal(merged.model.embed_tokens.weight, before)
 
 
 def test_merging_into_a_folder_that_is_there_is_refused(adapter):
