@@ -9,6 +9,7 @@ from lorakit.lora import LoRAConfig, inject
 from lorakit.memory.scribe import BackwardDone, Log, Scribe
 from lorakit.memory.tracker import state, weights
 from lorakit.model import Llama, ModelConfig
+from lorakit.qlora import quantize_
 from lorakit.step import TrainConfig, make_optimizer, set_checkpointing, step
 
 
@@ -22,17 +23,22 @@ def dry_run(
     dtype: torch.dtype,
     device: str,
     target: str,
+    quantized: bool = False,
     whole: bool = True,
 ) -> Log:
     """Build the model, take a step, and the optimizer's part of a second one.
 
+    A quantised base is there at once, as it comes to a device: its plain weights never were.
     `device` is where the tensors claim to be, `target` the device that they stand for. Here a
     model has as many layers as its config says. Without `whole` the optimizer is left out.
     """
     with FakeTensorMode():
         scribe = Scribe(device, target, whole)
+        ready = _quantized(model, dtype, device) if quantized else None
         with scribe:
-            net = _build(model, lora, dtype, device)
+            net = _arrive(ready, scribe) if ready else _build(model, dtype, device)
+            if lora is not None:
+                inject(net, lora)
             set_checkpointing(net, config)
             optimizer = make_optimizer(net, config)
             scribe.watch(net, optimizer)
@@ -87,11 +93,25 @@ class _Made(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _build(model: ModelConfig, lora: LoRAConfig | None, dtype: torch.dtype, device: str) -> Llama:
+def _build(model: ModelConfig, dtype: torch.dtype, device: str) -> Llama:
     with torch.device(device), _Made(dtype):
         net = Llama(model)
     # Nothing is drawn here; what another thread draws is not to be drawn again.
     net.checkpointing["preserve_rng_state"] = False
-    if lora is not None:
-        inject(net, lora)
     return net
+
+
+def _quantized(model: ModelConfig, dtype: torch.dtype, device: str) -> Llama:
+    net = _build(model, dtype, device)
+    quantize_(net)
+    return net
+
+
+def _arrive(net: Llama, scribe: Scribe) -> Llama:
+    """Let the scribe see every tensor, in the order in which `net.to(device)` makes them there."""
+
+    def see(module: nn.Module) -> None:
+        for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
+            scribe.see(tensor, "weights")
+
+    return net.apply(see)

@@ -57,6 +57,7 @@ def _account(setup: Setup, budget: int | None) -> StepMemory | None:
     family = _family(
         setup.model,
         setup.lora and replace(setup.lora, rank=1, alpha=1.0),
+        setup.quantized,
         setup.length,
         _what_counts(setup.config, setup.device),
         setup.dtype,
@@ -135,6 +136,7 @@ class _Family:
 def _family(
     model: ModelConfig,
     lora: LoRAConfig | None,
+    quantized: bool,
     length: int,
     config: TrainConfig,
     dtype: str,
@@ -155,6 +157,7 @@ def _family(
             dtype=DTYPES[dtype],
             device=here,
             target=device,
+            quantized=quantized,
             whole=whole,
         )
 

@@ -19,12 +19,13 @@ class Setup:
     """A step: of `model`, with `lora` or in full, on `batch_size` rows of `length` tokens.
 
     With accumulation, `batch_size` is the micro-batch's. `dtype` is that of the base's weights,
-    and `device` where the step shall run: it need not be here. Raises ValueError for a step that
-    cannot be, with the value and the rule.
+    where they are not `quantized` (QLoRA, in NF4), and `device` where the step shall run: it need
+    not be here. Raises ValueError for a step that cannot be, with the value and the rule.
     """
 
     model: ModelConfig
     lora: LoRAConfig | None = None
+    quantized: bool = False
     batch_size: int = 1
     length: int = 128
     config: TrainConfig = field(default_factory=TrainConfig)
@@ -46,7 +47,16 @@ class Setup:
             if getattr(self, name) not in known:
                 options = ", ".join(known)
                 raise ValueError(f"{name} must be one of {options}, got {getattr(self, name)!r}")
+        if self.quantized and self.lora is None:
+            raise ValueError(
+                "quantized=True needs lora: 4 bits cannot train, adapters over them can"
+            )
         if self.lora is not None:
+            if self.lora.rank_pattern:
+                raise ValueError(
+                    f"rank_pattern={dict(self.lora.rank_pattern)} is not estimated: bytes are told "
+                    "for one rank of all layers, so estimate with the largest of them as rank"
+                )
             width, layer = narrowest(self.model, self.lora.targets)
             if self.lora.rank > width:
                 raise ValueError(
