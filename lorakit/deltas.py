@@ -50,6 +50,14 @@ class Delta:
             raise ValueError(f"k must be at least 0, or None for all, got {k}")
         return (self.U[:, :k] * self.values[:k]) @ self.V[:, :k].T
 
+    def factors(self, k: int) -> tuple[Tensor, Tensor]:
+        """B (out, k) and A (k, in) of as equal a size, whose product is `matrix(k)`.
+
+        Of fewer than k directions, B and A have as many.
+        """
+        root = self.values[:k].sqrt()
+        return self.U[:, :k] * root, (self.V[:, :k] * root).T
+
 
 @torch.no_grad()
 def delta_of_matrix(layer: str, matrix: Tensor) -> Delta:
@@ -175,10 +183,10 @@ def extract(
     inject(model, config, generator=torch.Generator(model.lm_head.weight.device))
     adapters = dict(lora_layers(model))
     for delta in deltas:
-        adapter, root = adapters[delta.layer], delta.values[:rank].sqrt()
+        adapter, (B, A) = adapters[delta.layer], delta.factors(rank)
         adapter.A.zero_()
-        adapter.A[: len(root)] = (delta.V[:, :rank] * root).T.to(adapter.A)
-        adapter.B[:, : len(root)] = (delta.U[:, :rank] * root / config.scale).to(adapter.B)
+        adapter.A[: len(A)] = A.to(adapter.A)
+        adapter.B[:, : len(A)] = (B / config.scale).to(adapter.B)
     return model
 
 

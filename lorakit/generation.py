@@ -1,10 +1,10 @@
-"""Tokens out of a model, one at a time: greedy, or sampled by temperature and top-p.
+"""Tokens out of a model, one at a time: greedy, or sampled by temperature and top-p; and by batch.
 
 With a cache each step feeds the newest token alone; without one it feeds the whole sequence again.
 Both give the same tokens. Knows the model only as `model(tokens, kv) -> logits`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -29,22 +29,58 @@ def stream(
     `temperature` 0 is greedy; `top_p` keeps the likeliest tokens that together reach that
     probability (nucleus sampling, arXiv 1904.09751). Raises ValueError before the first token.
     """
-    if not prompt:
-        raise ValueError("the prompt is empty: give at least one token")
     if temperature < 0:
         raise ValueError(f"temperature must be at least 0, got {temperature}")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must be above 0 and at most 1, got {top_p}")
-    limit = model.config.max_position_embeddings
-    if len(prompt) >= limit:
-        raise ValueError(f"the prompt has {len(prompt)} tokens, the model reads at most {limit}")
-    max_new_tokens = min(max_new_tokens, limit - len(prompt))
+    max_new_tokens = min(max_new_tokens, _room(model, prompt))
     return _stream(model, prompt, max_new_tokens, set(stop), temperature, top_p, seed, cached)
 
 
 def generate(model: Llama, prompt: list[int], **options) -> list[int]:
     """The tokens of `stream`, as a list; takes the same options."""
     return list(stream(model, prompt, **options))
+
+
+@torch.no_grad()
+def generate_rows(
+    model: Llama,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int = 64,
+    stop: Iterable[int] = (),
+) -> list[list[int]]:
+    """Greedy tokens for prompts of one length, together: what `generate` gives for each alone.
+
+    A row that has stopped goes on in silence until all have. Raises ValueError for no prompts, for
+    prompts that differ in length, or where `stream` would.
+    """
+    lengths = sorted({len(prompt) for prompt in prompts})
+    if len(lengths) != 1:
+        what = f"of {', '.join(map(str, lengths))} tokens" if lengths else "none"
+        raise ValueError(f"prompts must be of one length, got {what}: generate by length")
+    max_new_tokens = min(max_new_tokens, _room(model, prompts[0]))
+    weight = model.model.embed_tokens.weight
+    capacity = lengths[0] + max_new_tokens
+    kv = KVCache(model.config, len(prompts), capacity, dtype=weight.dtype, device=weight.device)
+    new = torch.tensor([list(prompt) for prompt in prompts], device=weight.device)
+    found: list[list[int]] = [[] for _ in prompts]
+    stops, going = set(stop), set(range(len(prompts)))
+    training = model.training
+    model.eval()
+    try:
+        for _ in range(max_new_tokens):
+            new = model(new, kv)[:, -1].float().argmax(-1, keepdim=True)
+            for row, token in enumerate(new[:, 0].tolist()):
+                if token in stops:
+                    going.discard(row)
+                elif row in going:
+                    found[row].append(token)
+            if not going:
+                break
+    finally:
+        model.train(training)
+    return found
 
 
 def ask(model: Llama, tokenizer: Tokenizer, prompt: str, **options) -> str:
@@ -88,6 +124,16 @@ def _stream(
         yield token
         sequence.append(token)
         new = [token]
+
+
+def _room(model: Llama, prompt: Sequence[int]) -> int:
+    """How many tokens fit after the prompt. Raises ValueError if it is empty or leaves no room."""
+    if not prompt:
+        raise ValueError("the prompt is empty: give at least one token")
+    limit = model.config.max_position_embeddings
+    if len(prompt) >= limit:
+        raise ValueError(f"the prompt has {len(prompt)} tokens, the model reads at most {limit}")
+    return limit - len(prompt)
 
 
 def choose(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:

@@ -13,26 +13,16 @@ works on the active one. Where none stands there is the base's own layer, and no
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
 from lorakit.adapters import load_adapter
-from lorakit.lora import LoRALinear, lora_layers
+from lorakit.lora import LoRALinear, freeze, lora_layers
 from lorakit.merging import remove, twin
 from lorakit.mixing import Adapter, mixed
+from lorakit.places import Place, bring, place_of
 from lorakit.status import Status, standing
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a layer stands: under `leaf` in `parent`; `base` is what stands there by default."""
-
-    parent: nn.Module
-    leaf: str
-    base: nn.Linear
-    address: int  # of the base's weight in memory
 
 
 class Shelf:
@@ -45,14 +35,10 @@ class Shelf:
 
     def __init__(self, model: nn.Module):
         self.model = model
-        self._bare = twin(model)  # where files are loaded: every tensor is shared
-        if lora_layers(self._bare):
-            remove(self._bare)
-        for p in self._bare.parameters():
-            p.requires_grad_(False)
-            p.grad = None
+        self._bare = _bare(model)  # where files are loaded: every tensor is shared
+        freeze(self._bare)
         self._adapters: dict[str, dict[str, LoRALinear]] = {}
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, Place] = {}
         self._mixing = False  # within `rows`
 
     @property
@@ -65,14 +51,14 @@ class Shelf:
 
         Raises ValueError for adapters that came by another way and are not on the shelf.
         """
-        standing = dict(lora_layers(self.model))
+        there = dict(lora_layers(self.model))
         for name, layers in self._adapters.items():
-            if standing and layers == standing:
+            if there and layers == there:
                 return name
-        if standing:
+        if there:
             raise ValueError(
-                f"the model carries {len(standing)} adapters that are not on the shelf (first: "
-                f"{next(iter(standing))}): take(name) puts them there, remove(model) takes them off"
+                f"the model carries {len(there)} adapters that are not on the shelf (first: "
+                f"{next(iter(there))}): take(name) puts them there, remove(model) takes them off"
             )
         return None
 
@@ -93,12 +79,9 @@ class Shelf:
         """
         self._check_free(name)
         self._at_rest("add")
-        try:
-            load_adapter(self._bare, folder, allow_other_base=allow_other_base)
-            layers = dict(lora_layers(self._bare))
-        finally:
-            if lora_layers(self._bare):
-                remove(self._bare)
+        load_adapter(self._bare, folder, allow_other_base=allow_other_base)
+        layers = dict(lora_layers(self._bare))
+        remove(self._bare)
         self._keep(name, layers)
 
     def put(self, name: str, layers: Adapter) -> None:
@@ -108,11 +91,13 @@ class Shelf:
         """
         self._check_free(name)
         self._at_rest("put")
-        own = dict(self._bare.named_modules())
+        own = [path for path, _ in self._bare.named_modules()]
         for path, layer in layers.items():
-            weight = getattr(own.get(path), "weight", None)
-            if weight is None or layer.base.weight is not weight:
-                raise ValueError(f"{path} of {name!r} is over another base than the shelf's")
+            if path not in own or layer.base is not place_of(self.model, path).base:
+                raise ValueError(
+                    f"{path} of {name!r} is over another base than the shelf's: combine adapters "
+                    "of this shelf, shelf.layers(name)"
+                )
         self._keep(name, {path: layers[path] for path in own if path in layers})
 
     def take(self, name: str) -> None:
@@ -180,14 +165,12 @@ class Shelf:
 
     def follow(self) -> None:
         """Bring every adapter to its base layer's device, after `model.to(device)`."""
+        if (active := self.active) is not None:
+            _check_unmerged(self._adapters[active], "follow")
         for layers in self._adapters.values():
-            for layer in layers.values():
-                for p in (layer.A, layer.B):
-                    p.data, p.grad = p.data.to(layer.base.weight.device), None
-        self._places = {
-            path: replace(place, address=place.base.weight.data_ptr())
-            for path, place in self._places.items()
-        }
+            bring(layers.values())
+        self._places = {path: place_of(self.model, path) for path in self._places}
+        self._bare = _bare(self.model)
 
     def status(self) -> Status:
         active = self.active
@@ -197,17 +180,15 @@ class Shelf:
     def _keep(self, name: str, layers: dict[str, LoRALinear]) -> None:
         for path, layer in layers.items():
             if path not in self._places:
-                self._places[path] = _place(self.model, path)
+                self._places[path] = place_of(self.model, path)
             layer.base = self._places[path].base
+        bring(layers.values())
         self._adapters[name] = layers
 
     def _stand(self, layers: Mapping[str, nn.Module]) -> None:
         """Put these layers into the model, and the base's own wherever there is none of them."""
         for path, place in self._places.items():
-            layer = layers.get(path, place.base)
-            # The layer was not there when model.train() or model.eval() was last called.
-            object.__setattr__(layer, "training", place.parent.training)
-            place.parent._modules[place.leaf] = layer
+            place.put(layers.get(path, place.base))
 
     def _at_rest(self, verb: str) -> str | None:
         """The active adapter, if what stands in the model may be exchanged for something else."""
@@ -217,7 +198,7 @@ class Shelf:
         if active is not None:
             _check_unmerged(self._adapters[active], verb)
         for path, place in self._places.items():
-            if place.base.weight.data_ptr() != place.address:
+            if not place.is_kept:
                 raise ValueError(
                     f"cannot {verb}: the weight of {path} is no longer the one that the shelf's "
                     "adapters share; if model.to(device) moved it, shelf.follow() moves them too; "
@@ -232,13 +213,12 @@ class Shelf:
             raise ValueError(f"{name!r} is on the shelf already: delete({name!r}) makes room")
 
 
-def _place(model: nn.Module, path: str) -> _Place:
-    above, _, leaf = path.rpartition(".")
-    parent = model.get_submodule(above)
-    layer = parent._modules[leaf]
-    base = layer.base if isinstance(layer, LoRALinear) else layer
-    assert isinstance(base, nn.Linear)
-    return _Place(parent, leaf, base, base.weight.data_ptr())
+def _bare(model: nn.Module) -> nn.Module:
+    """The model's base: the same tensors in modules of its own, without adapters."""
+    base = twin(model)
+    if lora_layers(base):
+        remove(base)
+    return base
 
 
 def _check_unmerged(layers: Adapter, verb: str) -> None:

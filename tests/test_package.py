@@ -35,6 +35,7 @@ ROOMS = [
         "merging",
         "mixing",
         "mixture",
+        "places",
         "presets",
         "qlora",
         "status",
