@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lorakit.adapters import save_adapter
-from lorakit.begin import make_trainable
+from lorakit.begin import base_of, make_trainable
 from lorakit.checkpoint import load_base, save_folder
 from lorakit.counts import count
 from lorakit.device import describe, pick_device
@@ -86,11 +86,8 @@ def _experiment(
 ) -> Result:
     task, device = load_task(run.task, run.sample), pick_device()
     ears.report(Progress(stage="loading the base"))
-    model, tokenizer = load_base(
-        run.base,
-        dtype=run.dtype(device.type),
-        device=device,
-        progress=lambda sentence: ears.report(Progress(stage=sentence)),
+    model, tokenizer = base_of(
+        run, device, progress=lambda sentence: ears.report(Progress(stage=sentence))
     )
     if run.lora is not None:
         target_layers(model, run.lora.targets)  # a wrong name is refused before the base is judged

@@ -22,8 +22,8 @@ from lorakit.step import TrainConfig
 from lorakit.text import Example, Tokenizer
 
 # A small B A needs larger steps than a large W, and a small model larger ones than a large model.
-LEARNING_RATES = {"lora": 1e-3, "full": 5e-5}
-MINI_LEARNING_RATES = {"lora": 5e-3, "full": 5e-4}
+LEARNING_RATES = {"lora": 1e-3, "qlora": 1e-3, "full": 5e-5}
+MINI_LEARNING_RATES = {"lora": 5e-3, "qlora": 5e-3, "full": 5e-4}
 RATES = ", ".join(
     f"{lr:g} for {method} ({MINI_LEARNING_RATES[method]:g} on {MINI})"
     for method, lr in LEARNING_RATES.items()
@@ -37,7 +37,8 @@ class Run:
     The seed decides the adapter's start, the order of the examples, and, with `sample`, which of
     the training examples there are.
 
-    The method decides two things here: what trains, and in which precision a GPU holds it.
+    The method decides three things here: what trains, whether the base is quantised to 4 bits, and
+    in which precision a GPU holds it.
     """
 
     base: str = "smollm2"
@@ -58,7 +59,8 @@ class Run:
 
     def __post_init__(self):
         if self.method not in LEARNING_RATES:
-            raise ValueError(f'method must be "lora" or "full", got {self.method!r}')
+            methods = ", ".join(f'"{method}"' for method in LEARNING_RATES)
+            raise ValueError(f"method must be one of {methods}, got {self.method!r}")
         for name, least in {"batch_size": 1, "heldout": 1, "answers": 0}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -88,6 +90,11 @@ class Run:
         return LoRAConfig(rank=self.rank, alpha=self.alpha, targets=self.targets)
 
     @property
+    def quantized(self) -> bool:
+        """Whether the adapters train over a base in 4 bits."""
+        return self.method == "qlora"
+
+    @property
     def learning_rate(self) -> float:
         rates = MINI_LEARNING_RATES if self.base == MINI else LEARNING_RATES
         return rates[self.method] if self.lr is None else self.lr
@@ -107,7 +114,7 @@ class Run:
 
     def dtype(self, device: str) -> torch.dtype:
         """What the base's weights are held in: a GPU holds a frozen base in bfloat16."""
-        return torch.bfloat16 if device == "cuda" and self.method == "lora" else torch.float32
+        return torch.bfloat16 if device == "cuda" and self.lora else torch.float32
 
     def setup(self, model: ModelConfig, length: int, device: str) -> Setup:
         """A training step of this run on `length` tokens a row, for `memory.estimate`.
@@ -118,6 +125,7 @@ class Run:
         return Setup(
             model=model,
             lora=self.lora,
+            quantized=self.quantized,
             batch_size=self.batch_size,
             length=length,
             config=self.train_config(device),

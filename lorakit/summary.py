@@ -22,7 +22,7 @@ def summarise(rows: list[Row]) -> list[Line]:
     groups: dict[tuple, dict[float, list[Row]]] = {}
     for row in rows:
         run = row["run"]
-        key = (run["task"], run["method"], run["rank"] if run["method"] == "lora" else None)
+        key = (run["task"], run["method"], None if run["method"] == "full" else run["rank"])
         groups.setdefault(key, {}).setdefault(run["lr"], []).append(row)
     lines = []
     for (task, method, rank), by_rate in groups.items():

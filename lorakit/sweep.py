@@ -27,6 +27,7 @@ from lorakit.device import describe, pick_device
 from lorakit.files import replacing
 from lorakit.hf_folder import WEIGHTS
 from lorakit.mini_tasks import mixture_examples, shuffled_examples
+from lorakit.qlora import quantize_
 from lorakit.run import Run
 from lorakit.stacked import Stack, StackedRun
 from lorakit.tasks import mini_task
@@ -171,10 +172,12 @@ def stack_runs(runs: Sequence[Run]) -> tuple[Stack, Judges]:
     Raises ValueError if they differ in more than method, rank, alpha, rate, seed and sample.
     """
     first = runs[0]
-    for field in ("base", "task", "heldout"):
+    for field in ("base", "task", "heldout", "quantized"):
         if len(values := {getattr(run, field) for run in runs}) > 1:
             raise ValueError(f"runs of one stack must agree in {field}, these do not: {values}")
     base, tokenizer = load_base(first.base, device=pick_device())
+    if first.quantized:
+        quantize_(base)
     data: dict[tuple[int, int | None], Batches] = {}
     for run in runs:
         if (run.seed, run.sample) not in data:

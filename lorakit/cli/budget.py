@@ -58,8 +58,11 @@ class Verdict:
             )
         if not (self.changes and self.changes[-1].fits):
             return f"{why}; no option helps: take a smaller base, --length or --rank"
-        options = [option for change in self.changes for option in change.options]
-        return f"{why}; it fits with {' '.join(options)}"
+        options: dict[str, str] = {}  # an option that comes twice counts as it is given last
+        for change in self.changes:
+            words = " ".join(change.options).split("--")[1:]
+            options |= {word.split()[0]: f"--{word.strip()}" for word in words}
+        return f"{why}; it fits with {' '.join(options.values())}"
 
 
 def judge(budget: int, run: Run, setup: Callable[[Run], Setup]) -> Verdict:
@@ -85,7 +88,7 @@ def _changes(budget: int, run: Run, setup: Callable[[Run], Setup]) -> Iterator[A
     for change in changes_to_fit(budget, setup(run), rank=run.rank):
         changed = replace(
             run,
-            method="lora" if change.setup.lora else "full",
+            method=_method(change.setup),
             batch_size=change.setup.batch_size,
             accumulation=change.setup.config.accumulation,
             gradient_checkpointing=change.setup.config.gradient_checkpointing,
@@ -100,6 +103,12 @@ def _changes(budget: int, run: Run, setup: Callable[[Run], Setup]) -> Iterator[A
             fits=fits,
         )
         run, before = changed, takes
+
+
+def _method(setup: Setup) -> str:
+    if setup.lora is None:
+        return "full"
+    return "qlora" if setup.quantized else "lora"
 
 
 def _options(before: Run, after: Run) -> Iterator[str]:

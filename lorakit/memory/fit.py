@@ -62,8 +62,9 @@ def changes_to_fit(budget: int, setup: Setup, *, rank: int = 8) -> list[Change]:
     """What to change, one after the other, until the step fits `budget`; nothing if it does.
 
     First what leaves the result as it is: fewer rows at once, their gradients accumulated; then
-    gradient checkpointing, which computes again what it did not keep. Then LoRA of `rank`. If the
-    last does not fit either, it takes a smaller model, shorter texts or another device.
+    gradient checkpointing, which computes again what it did not keep. Then LoRA of `rank`, and then
+    QLoRA, a base in 4 bits. If the last does not fit either, it takes a smaller model, shorter
+    texts or another device.
     """
     _check(budget)
     changes: list[Change] = []
@@ -97,7 +98,10 @@ def _steps(budget: int, setup: Setup, rank: int) -> Iterator[tuple[str, Setup]]:
         yield "gradient checkpointing", setup
     if setup.lora is None:
         rank = min(rank, narrowest(setup.model)[0])
-        yield f"LoRA of rank {rank}", replace(setup, lora=LoRAConfig(rank=rank))
+        setup = replace(setup, lora=LoRAConfig(rank=rank))
+        yield f"LoRA of rank {rank}", setup
+    if not setup.quantized:
+        yield "QLoRA, the base in 4 bits", replace(setup, quantized=True)
 
 
 def _smaller(budget: int, setup: Setup) -> Setup:

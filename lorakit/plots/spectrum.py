@@ -24,7 +24,7 @@ from lorakit.plots.style import (
 )
 from lorakit.spectrum import Spectrum
 
-NAMES = {"full": "full fine-tuning", "lora": "LoRA"}
+NAMES = {"full": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}
 
 
 def draw_spectrum(ax: Axes, runs: Mapping[str, Sequence[Spectrum]], *, cut: int) -> None:

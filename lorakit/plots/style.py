@@ -36,6 +36,7 @@ COLORS = {
     "base": "#7f7f7f",  # the model as it came; what is frozen
     "full": "#d55e00",  # full fine-tuning
     "lora": "#0072b2",
+    "qlora": "#332288",
     "random": "#000000",  # what chance gives
     "expected": "#e69f00",  # what a student predicted
     "own": "#c51b8a",  # what a student measured
@@ -49,7 +50,7 @@ PARTS = {
     "temporaries": "#a6e0cd",  # what activations are for a moment: a tint of their colour
     "overhead": "#999999",
 }
-MAPS = {"full": "Oranges", "lora": "Blues"}  # from nothing to most of what that colour stands for
+MAPS = {"full": "Oranges", "lora": "Blues", "qlora": "Purples"}  # from nothing to most of what that colour stands for
 EDGE = "#666666"  # of what would be lost on black or on white
 SMALL, LARGE = 11, 13  # points: ticks and notes, titles
 TIMES = "\N{MULTIPLICATION SIGN}"

@@ -8,6 +8,7 @@ import torch
 from lorakit.lora import inject
 from lorakit.memory import DTYPES, Setup, StepMemory, measure
 from lorakit.model import Llama
+from lorakit.qlora import quantize_
 from lorakit.text import Batches, Encoded
 
 
@@ -17,6 +18,8 @@ def measured(setup: Setup, device: torch.device) -> StepMemory:
     # A slider draws nothing from the random numbers of the cells beside it.
     with torch.random.fork_rng([device] if device.type == "cuda" else []), device:
         net = Llama(setup.model).to(DTYPES[setup.dtype])
+        if setup.quantized:
+            quantize_(net)
         if setup.lora is not None:
             inject(net, setup.lora)
     example = Encoded(tokens=(0,) * setup.length, prompt=1)

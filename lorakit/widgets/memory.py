@@ -32,7 +32,7 @@ class MemoryExplorer(Explorable):
         self.refresh()
 
     def steps(self) -> dict[str, StepMemory]:
-        """A step by each method at the settings."""
+        """A step by each method at the settings; by QLoRA too, if it is the run's method."""
 
         def step(setup: Setup) -> StepMemory:
             # A learning rate is its method's own, and no byte depends on it: each is measured once.
@@ -42,7 +42,7 @@ class MemoryExplorer(Explorable):
         run = self.settings.run
         return {
             method: step(run.with_method(method).setup(self.model, self.length, "cpu"))
-            for method in ("full", "lora")
+            for method in self.settings.method.options
         }
 
     def memories(self) -> dict[str, MemoryBreakdown]:
@@ -60,6 +60,7 @@ class MemoryExplorer(Explorable):
         run, found = self.settings.run, self.memories()
         source = self.steps()[run.method].source
         names = {"full": "full", "lora": f"LoRA, rank {run.rank}"}
+        names |= {"qlora": f"QLoRA, rank {run.rank}"}
         with self.picture.drawing(blit=True) as ax:
             draw_memory(
                 ax,

@@ -22,7 +22,7 @@ class OverlapExplorer(Explorable):
 
     def __init__(self, first: Result, second: Result):
         for result in (first, second):
-            if result.run.method != "lora":
+            if result.run.lora is None:
                 raise ValueError(
                     f"overlaps are of two LoRA runs, got a run of {result.run.method!r}: give "
                     'results of Run(method="lora")'

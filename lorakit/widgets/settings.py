@@ -46,6 +46,11 @@ def choice(name: str, options: Sequence[Any], value: Any) -> ipywidgets.ToggleBu
     )
 
 
+def methods(run: Run) -> list[str]:
+    """Full fine-tuning and LoRA, and the run's own if it is another."""
+    return list(dict.fromkeys(("full", "lora", run.method)))
+
+
 _PLACE: dict[str, Any] = {"layout": {"width": "420px"}, "style": {"description_width": "90px"}}
 
 
@@ -57,7 +62,7 @@ class Settings(ipywidgets.VBox):
 
     def __init__(self, run: Run, *, alpha: bool = True, on_release: bool = False):
         self._run = run
-        self.method = choice("method", ["full", "lora"], run.method)
+        self.method = choice("method", methods(run), run.method)
         self.rank = slider("rank", RANKS, run.rank, on_release=on_release)
         self.alpha = slider("alpha", ALPHAS, run.alpha)
         self.batch_size = slider("batch size", BATCHES, run.batch_size, on_release=on_release)

@@ -27,7 +27,7 @@ def on_show(results: Mapping[str, Result], layer: str, alpha: float) -> dict[str
     """
     found = {
         method: [
-            spectrum.scaled(alpha / result.run.alpha) if method == "lora" else spectrum
+            spectrum.scaled(alpha / result.run.alpha) if result.run.lora else spectrum
             for spectrum in result.spectra
             if layer in (ALL, spectrum.layer)
         ]
@@ -73,8 +73,8 @@ class SpectrumExplorer(Explorable):
 
     def __init__(self, *results: Result):
         self.results = {result.run.method: result for result in results}
-        if len(self.results) != len(results) or not results:
-            methods = [result.run.method for result in results]
+        methods = [result.run.method for result in results]
+        if len({result.run.lora is None for result in results}) != len(results) or not results:
             raise ValueError(f"give a result of full, one of lora, or both, got {methods}")
         spectra = [s for result in results for s in result.spectra]
         longest = max(len(spectrum.values) for spectrum in spectra)
@@ -87,11 +87,12 @@ class SpectrumExplorer(Explorable):
             Picture(720, 300, alt=f"where {method} changed the weights") for method in self.results
         ]
         self.loss = ipywidgets.HTML(style={"font_size": "15px"})
-        if "lora" in self.results:
-            alpha = self.results["lora"].run.alpha
+        self._adapted = next((result for result in results if result.run.lora), None)
+        if self._adapted is not None:
+            alpha = self._adapted.run.alpha
             self.alpha = slider("alpha", ALPHAS, alpha, on_release=True)
             self.controls.append(self.alpha)
-            after = self.results["lora"].after
+            after = self._adapted.after
             self.scores: dict[float, Score] = {} if after is None else {alpha: after}
         super().__init__(
             [*self.controls, self.loss, self.values, *self.maps],
@@ -108,7 +109,7 @@ class SpectrumExplorer(Explorable):
     @property
     def spectra(self) -> dict[str, list[Spectrum]]:
         """What the controls stand for, by method."""
-        alpha = self.alpha.value if "lora" in self.results else 1.0
+        alpha = self.alpha.value if self._adapted else 1.0
         return on_show(self.results, self.layer.value, alpha)
 
     @shown
@@ -117,8 +118,8 @@ class SpectrumExplorer(Explorable):
             spectra, cut = self.spectra, self.cut.value  # read here: the last to draw has the last
             draw_spectrum(ax, spectra, cut=cut)
             self.values.text = f"{self.layer.label}: {describe(spectra, cut)}"
-        if lora := self.results.get("lora"):
-            self._judge(lora, self.alpha.value)
+        if self._adapted is not None:
+            self._judge(self._adapted, self.alpha.value)
 
     def _judge(self, lora: Result, alpha: float) -> None:
         """Say what the finished adapter is worth with this alpha; each is judged once."""
@@ -140,4 +141,4 @@ class SpectrumExplorer(Explorable):
     def close(self) -> None:
         """Take it off the page, and let go of the models."""
         super().close()
-        self.results = {}
+        self.results, self._adapted = {}, None

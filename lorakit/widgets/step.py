@@ -6,7 +6,7 @@ from lorakit.plots import draw_tensors
 from lorakit.run import Run
 from lorakit.widgets.explorable import Explorable, shown
 from lorakit.widgets.picture import Picture
-from lorakit.widgets.settings import choice, slider
+from lorakit.widgets.settings import choice, methods, slider
 
 STEPS = (0, 1, 2, 4, 8)
 
@@ -38,7 +38,7 @@ class StepExplorer(Explorable):
 
     def __init__(self, run: Run):
         self.run = run
-        self.method = choice("method", ["full", "lora"], run.method)
+        self.method = choice("method", methods(run), run.method)
         self.steps = slider("steps", [n for n in STEPS if n <= run.steps], 1, on_release=True)
         self.controls = (self.method, self.steps)
         self.picture = Picture(900, 400, alt="every tensor of the model, by how much it changed")
