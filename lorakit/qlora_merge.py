@@ -32,11 +32,11 @@ class MergeError:
 
 
 @torch.no_grad()
-def merge_errors(model: Llama, base: Llama, tokens: Tensor) -> dict[str, MergeError]:
-    """What each place of a merge does to a trained `model` with a quantised base; none is changed.
+def merge_everywhere(model: Llama, base: Llama) -> dict[str, Llama]:
+    """A trained `model` with a quantised base, merged in each place; by the place's name.
 
-    `base` is the plain model that was quantised; tokens (batch, length). Raises ValueError if there
-    are no adapters, or not over quantised layers, or all zero, or the base has other layers.
+    `base` is the plain model that was quantised. Neither is changed. Raises ValueError if there are
+    no adapters, or not over quantised layers, or the base has other layers.
     """
     adapters = dict(lora_layers(model))
     if not adapters:
@@ -47,28 +47,42 @@ def merge_errors(model: Llama, base: Llama, tokens: Tensor) -> dict[str, MergeEr
             raise ValueError(f"the base of {name} is not quantised: merge_cost(model) is for it")
         if name not in originals or originals[name].weight.shape != layer.base.weight.shape:
             raise ValueError(f"base has no plain {name} of that shape: load what was quantised")
-    model = copy.deepcopy(model).eval()
-    merged = {"original": copy.deepcopy(base).eval(), "dequantised": copy.deepcopy(model)}
-    merged["quantised again"] = copy.deepcopy(model)
+    merged = {"original": copy.deepcopy(base).eval(), "dequantised": copy.deepcopy(model).eval()}
+    merged["quantised again"] = copy.deepcopy(model).eval()
     dequantize_(merged["dequantised"])
+    for name, layer in adapters.items():
+        delta, quantized = layer.delta(), layer.base
+        assert isinstance(quantized, QuantizedLinear)
+        for place, net in merged.items():
+            W = originals[name].weight if place == "original" else quantized.weight
+            made: nn.Linear = plain(quantized, (W + delta).to(W.dtype))
+            if place == "quantised again":
+                made = QuantizedLinear(made, **quantized.form)
+            net.set_submodule(name, made)
+    return merged
+
+
+@torch.no_grad()
+def merge_errors(model: Llama, base: Llama, tokens: Tensor) -> dict[str, MergeError]:
+    """What each place of a merge does to a trained `model`; tokens (batch, length).
+
+    Takes and raises what `merge_everywhere` does.
+    """
+    merged = merge_everywhere(model, base)
+    model = copy.deepcopy(model).eval()
     squares, whole = dict.fromkeys(merged, 0.0), 0.0
     for name, layer in lora_layers(model):
         delta, Q = layer.delta(), layer.base.weight
         whole += delta.norm().item() ** 2
         for place, net in merged.items():
-            W = originals[name].weight if place == "original" else Q
-            made: nn.Linear = plain(layer.base, (W + delta).to(W.dtype))
-            if place == "quantised again":
-                made = QuantizedLinear(made, **layer.base.form)
-            net.set_submodule(name, made)
-            squares[place] += (made.weight - (Q + delta)).norm().item() ** 2
+            merged_layer = net.get_submodule(name)
+            assert isinstance(merged_layer, nn.Linear)
+            squares[place] += (merged_layer.weight - (Q + delta)).norm().item() ** 2
     expected = model(tokens).float()
 
     def off(net: Llama) -> float:
         return ((net(tokens).float() - expected).norm() / expected.norm()).item()
 
-    if not whole:
-        raise ValueError("every B is zero, so there is no delta to merge: train first")
     return {
         place: MergeError(logits=off(net), delta=math.sqrt(squares[place] / whole))
         for place, net in merged.items()
