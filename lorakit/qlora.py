@@ -9,6 +9,8 @@ again in backward, where the gradient goes through it to the adapters below. Wor
 
 from dataclasses import dataclass
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,7 +34,7 @@ class QuantizedLinear(nn.Linear):
         nn.Module.__init__(self)  # nn.Linear's own would make the weight
         self.in_features, self.out_features = base.in_features, base.out_features
         self.bias = base.bias
-        self.form = {"block": block, "codebook": codebook, "double": double}
+        self.form: dict[str, Any] = {"block": block, "codebook": codebook, "double": double}
         W = base.weight.detach()
         held = quantize(W, block=block, codebook=codebook, double=double)
         self.stored = tuple(held.tensors)  # names
