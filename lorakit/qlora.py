@@ -8,7 +8,6 @@ again in backward, where the gradient goes through it to the adapters below. Wor
 """
 
 from dataclasses import dataclass
-
 from typing import Any
 
 import torch
