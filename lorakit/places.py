@@ -47,10 +47,8 @@ def place_of(model: nn.Module, path: str) -> Place:
 def bring(layers: Iterable[LoRALinear]) -> None:
     """Each A and B to the device of its base; an optimizer that has them keeps them."""
     for layer in layers:
-        device = _held(layer.base).device
-        for p in (layer.A, layer.B):
-            if p.device != device:
-                p.data, p.grad = p.data.to(device), None
+        if layer.A.device != (device := _held(layer.base).device):
+            layer.to(device)
 
 
 def _held(base: nn.Linear) -> Tensor:

@@ -165,8 +165,7 @@ class Shelf:
 
     def follow(self) -> None:
         """Bring every adapter to its base layer's device, after `model.to(device)`."""
-        if (active := self.active) is not None:
-            _check_unmerged(self._adapters[active], "follow")
+        self._unmerged("follow")
         for layers in self._adapters.values():
             bring(layers.values())
         self._places = {path: place_of(self.model, path) for path in self._places}
@@ -190,13 +189,17 @@ class Shelf:
         for path, place in self._places.items():
             place.put(layers.get(path, place.base))
 
-    def _at_rest(self, verb: str) -> str | None:
-        """The active adapter, if what stands in the model may be exchanged for something else."""
+    def _unmerged(self, verb: str) -> str | None:
+        """The active adapter, if it is one at most and its deltas are not in the base."""
         if self._mixing:
             raise ValueError(f"cannot {verb} within rows(...): leave the block first")
-        active = self.active
-        if active is not None:
+        if (active := self.active) is not None:
             _check_unmerged(self._adapters[active], verb)
+        return active
+
+    def _at_rest(self, verb: str) -> str | None:
+        """The active adapter, if what stands in the model may be exchanged for something else."""
+        active = self._unmerged(verb)
         for path, place in self._places.items():
             if not place.is_kept:
                 raise ValueError(

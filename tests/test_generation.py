@@ -1,10 +1,11 @@
-"""Generation: cached and uncached agree, sampling repeats by seed."""
+"""Generation: cached and uncached agree, sampling repeats by seed, a batch is its rows."""
 
 import pytest
 import torch
 
 from lorakit.checkpoint import load_base
-from lorakit.generation import ask, choose, generate, stream
+from lorakit.generation import ask, choose, generate, generate_rows, stream
+from lorakit.model import Llama
 
 PROMPT = [5, 17, 3, 42]
 
@@ -76,3 +77,52 @@ def test_generation_leaves_the_training_mode_as_it_was(model):
 def test_nonsense_is_refused_before_the_first_token(model, prompt, options, message):
     with pytest.raises(ValueError, match=message):
         stream(model, prompt, **options)
+
+
+# Batches
+
+
+PROMPTS = [PROMPT, [9, 9, 1, 50], [60, 2, 2, 8], PROMPT]
+
+
+def test_a_batch_generates_what_each_prompt_does_alone(model):
+    found = generate_rows(model, PROMPTS, max_new_tokens=20)
+    assert found == [generate(model, prompt, max_new_tokens=20) for prompt in PROMPTS]
+    assert len({tuple(row) for row in found}) == 3
+
+
+def test_a_row_that_stopped_waits_for_the_others(model):
+    alone = [generate(model, prompt, max_new_tokens=20) for prompt in PROMPTS]
+    stop = [alone[0][3], alone[1][9]]
+    expected = [generate(model, prompt, max_new_tokens=20, stop=stop) for prompt in PROMPTS]
+    assert len({len(row) for row in expected}) > 1
+    assert generate_rows(model, PROMPTS, max_new_tokens=20, stop=stop) == expected
+
+
+def test_a_batch_ends_when_all_have_stopped(model, monkeypatch):
+    calls = []
+    monkeypatch.setattr(model, "forward", lambda *a: calls.append(1) or Llama.forward(model, *a))
+    first = [generate(model, prompt, max_new_tokens=1)[0] for prompt in PROMPTS]
+    calls.clear()
+    assert generate_rows(model, PROMPTS, max_new_tokens=20, stop=first) == [[]] * 4
+    assert len(calls) == 1
+
+
+def test_a_batch_ends_at_the_models_limit_and_leaves_its_mode(model):
+    found = generate_rows(model.train(), PROMPTS[:2], max_new_tokens=1000)
+    assert [len(row) for row in found] == [60, 60]
+    assert model.training
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ([], "one length, got no prompts"),
+        ([[1, 2], [1, 2, 3]], "one length, got 2, 3 tokens: generate length by length"),
+        ([[], []], "prompt is empty"),
+        ([[1] * 64], "64 tokens, the model reads at most 64"),
+    ],
+)
+def test_a_batch_of_nonsense_is_refused(model, prompts, message):
+    with pytest.raises(ValueError, match=message):
+        generate_rows(model, prompts)
