@@ -5,7 +5,8 @@
 Pictures and explorables are in `lorakit.plots` and `lorakit.widgets`, which this does not import.
 """
 
-from lorakit.adapters import adapter_bytes, load_adapter, save_adapter
+from lorakit.adapter_file import adapter_bytes
+from lorakit.adapters import load_adapter, save_adapter
 from lorakit.begin import begin
 from lorakit.changes import Change, changes, snapshot
 from lorakit.checkpoint import load_base, save_folder

@@ -1,13 +1,15 @@
 """PEFT's adapter_config.json and our LoRAConfig, both ways.
 
     r = rank        lora_alpha = alpha        target_modules = targets, as PEFT would match them
+    rank_pattern, alpha_pattern: the layers that differ, by regular expressions on their paths
 
 PEFT knows many adapters that are not LoRA's y = W x + scale * B A x, and tells them by fields of
 this file. A field that this lab cannot honour is refused by name, never skipped. Knows no tensors.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import nn
 
 from lorakit.files import read_json
 from lorakit.lora import ALL_LINEAR, LoRAConfig, LoRALinear, lora_layers
+from lorakit.lora_config import matches
 
 CONFIG = "adapter_config.json"
 
@@ -25,6 +28,8 @@ TYPES: dict[str, tuple[type, ...]] = {
     "lora_dropout": (int, float),
     "use_rslora": (bool,),
     "target_modules": (list, str),
+    "rank_pattern": (dict, type(None)),
+    "alpha_pattern": (dict, type(None)),
 }
 ALLOWED: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
@@ -43,8 +48,6 @@ REASONS = {
     "init_lora_weights": "it may have changed the base's own weights",
     "use_dora": "DoRA trains a magnitude beside A and B",
     "modules_to_save": "whole layers were trained beside the adapter",
-    "rank_pattern": "its layers differ in rank",
-    "alpha_pattern": "its layers differ in alpha",
     "fan_in_fan_out": "its base holds weights as (in, out)",
     "layers_to_transform": BY_PATH,
     "layers_pattern": BY_PATH,
@@ -55,7 +58,7 @@ REASONS = {
 def config_json(model: nn.Module, config: LoRAConfig, base: str) -> dict[str, Any]:
     """What adapter_config.json says of `model`, which carries adapters of `config`."""
     return {
-        "alpha_pattern": {},
+        "alpha_pattern": dict(sorted(dict(config.alpha_pattern).items())),
         "base_model_name_or_path": base or None,
         "bias": "none",
         "fan_in_fan_out": False,
@@ -66,7 +69,7 @@ def config_json(model: nn.Module, config: LoRAConfig, base: str) -> dict[str, An
         "modules_to_save": None,
         "peft_type": "LORA",
         "r": config.rank,
-        "rank_pattern": {},
+        "rank_pattern": dict(sorted(dict(config.rank_pattern).items())),
         "target_modules": _target_modules(model, config),
         "task_type": "CAUSAL_LM",
         "use_dora": False,
@@ -85,15 +88,23 @@ def read_adapter_config(folder: Path | str, model: nn.Module) -> LoRAConfig:
     stored = read_json(path)
     _check(stored, path)
     try:
+        _check_reach("lora_alpha", stored["lora_alpha"])
         return LoRAConfig(
             rank=stored["r"],
             alpha=stored["lora_alpha"],
             dropout=stored.get("lora_dropout", 0.0),
             use_rslora=stored.get("use_rslora", False),
             targets=_targets(stored["target_modules"], model),
+            rank_pattern=_pattern(stored, "rank_pattern", TYPES["r"]),
+            alpha_pattern=_pattern(stored, "alpha_pattern", TYPES["lora_alpha"]),
         )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def exactly(path: str) -> str:
+    """The pattern that matches the layer at `path` and no other, here and in PEFT."""
+    return f"^{re.escape(path)}"
 
 
 def named(model: nn.Module, targets: Collection[str]) -> set[str]:
@@ -127,17 +138,51 @@ def _target_modules(model: nn.Module, config: LoRAConfig) -> list[str]:
 def _targets(stored: list[str] | str, model: nn.Module) -> tuple[str, ...] | str:
     """A list names modules; a string is "all-linear", or a pattern that a whole path matches."""
     if isinstance(stored, list):
+        if odd := [target for target in stored if not isinstance(target, str)]:
+            raise ValueError(f"target_modules must be names, got {odd[0]!r} among them")
         return tuple(stored)
     if stored.lower() == ALL_LINEAR:
         return ALL_LINEAR
     linear = [name for name, m in _base_modules(model).items() if isinstance(m, nn.Linear)]
-    try:
+    with _as_pattern("target_modules", stored):
         paths = tuple(name for name in linear if re.fullmatch(stored, name))
-    except re.error as error:
-        raise ValueError(f"target_modules={stored!r} is no pattern: {error}") from error
     if not paths:
         raise ValueError(f"target_modules={stored!r} matches no linear layer of the model")
     return paths
+
+
+def _pattern(stored: Mapping[str, Any], field: str, kinds: tuple[type, ...]) -> dict[str, Any]:
+    """A rank or an alpha by pattern, in the file's order: the first that matches counts."""
+    found = stored.get(field) or {}
+    for key, value in found.items():
+        with _as_pattern(field, key):
+            matches(key, "")
+        if type(value) not in kinds:
+            raise ValueError(f"{field}[{key!r}] must be {_either(kinds)}, got {value!r}")
+        _check_reach(field, value)
+    return found
+
+
+def _check_reach(field: str, value: int | float) -> None:
+    """JSON's whole numbers have no end, a float's do."""
+    try:
+        float(value)
+    except OverflowError:
+        digits = len(str(value))
+        raise ValueError(f"{field} must fit a float, got a number of {digits} digits") from None
+
+
+@contextmanager
+def _as_pattern(field: str, pattern: str) -> Iterator[None]:
+    """Within the block `pattern` is taken for a regular expression, which it may not be."""
+    try:
+        yield
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"{field}: {pattern!r} is no pattern: {error}") from error
+
+
+def _either(kinds: tuple[type, ...]) -> str:
+    return " or ".join(kind.__name__ for kind in kinds)
 
 
 def _check(stored: Any, path: Path) -> None:
@@ -150,8 +195,8 @@ def _check(stored: Any, path: Path) -> None:
     for field, value in sorted(stored.items()):
         if field in TYPES:
             if type(value) not in TYPES[field]:
-                names = " or ".join(kind.__name__ for kind in TYPES[field])
-                raise ValueError(f"{path}: {field} must be {names}, got {value!r}")
+                kinds = _either(TYPES[field])
+                raise ValueError(f"{path}: {field} must be {kinds}, got {value!r}")
         elif field in ALLOWED:
             if value not in ALLOWED[field]:
                 raise ValueError(f"{path}: {field}={value!r} is not read: {REASONS[field]}")

@@ -1,38 +1,40 @@
 """Adapter files in PEFT's format: what we write PEFT reads, what PEFT wrote we read.
 
-    adapter_model.safetensors    base_model.model.PATH.lora_A.weight    (rank, in)
-                                 base_model.model.PATH.lora_B.weight    (out, rank)
+    adapter_model.safetensors    the values, and of which base's file: see adapter_file.py
     adapter_config.json          rank, alpha, targets: see adapter_config.py
-    base_fingerprint.json        ours alone: which base the adapter was trained on
 
 The tensors are unscaled, so a config that lost its alpha is another adapter. A loader that skips
 what does not fit leaves a model that answers, only worse; this one names it and stops.
 """
 
-import hashlib
-import json
 import math
+import os
+import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lorakit.adapter_config import CONFIG, config_json, named, read_adapter_config
-from lorakit.counts import at_rank_1, skeleton
-from lorakit.files import read_json, replacing, settle, write_json
+from lorakit.adapter_config import CONFIG, config_json, exactly, named, read_adapter_config
+from lorakit.adapter_file import (
+    DTYPES,
+    EMBEDDINGS,
+    FINGERPRINT,
+    PREFIX,
+    WEIGHTS,
+    keyed,
+    listing,
+    opened,
+    write_adapter_file,
+)
+from lorakit.files import replacing, settle, write_json
+from lorakit.fingerprint import UnknownBase, fingerprint_of
 from lorakit.lora import ALL_LINEAR, LoRAConfig, LoRALinear, inject, lora_layers, target_layers
-from lorakit.model import ModelConfig
 
-WEIGHTS = "adapter_model.safetensors"
-BASE = "base_fingerprint.json"
-PREFIX = "base_model.model."
-METADATA = {"format": "pt"}
+EARLIER = "base_fingerprint.json"  # what older versions wrote besides; it may be written over
 
 
 def save_adapter(
@@ -40,14 +42,15 @@ def save_adapter(
 ) -> Path:
     """Write the model's adapters, in float32, and return the folder; an earlier one gives way.
 
-    `base` names the base model, for the reader. Raises ValueError, nothing written, if there are no
-    adapters, or they are merged, of several configs, not finite, or all zero (`allow_zero` lets
-    these pass), or if `folder` holds anything but an adapter.
+    `base` names the base model, for the reader; the fingerprint of its file goes along, if there
+    is one. Raises ValueError, nothing written, if there are no adapters, or they are merged, differ
+    in more than rank and alpha, are not finite, or all zero (`allow_zero` lets these pass), or if
+    `folder` holds anything but an adapter.
     """
     folder = Path(folder).resolve()
     layers = dict(lora_layers(model))
     config = _config_of(layers, "save")
-    tensors = {key: p.detach().float().cpu().contiguous() for key, p in _keyed(layers).items()}
+    tensors = {key: p.detach().float().cpu().contiguous() for key, p in keyed(layers).items()}
     for key, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise ValueError(f"{key} is not finite: load an earlier adapter, or train again")
@@ -57,16 +60,14 @@ def save_adapter(
             "first, or pass allow_zero=True"
         )
     present = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    if present and not {CONFIG, WEIGHTS} <= present <= {CONFIG, WEIGHTS, BASE}:
-        other = ", ".join(sorted(present - {CONFIG, WEIGHTS, BASE}))
+    if present and not {CONFIG, WEIGHTS} <= present <= {CONFIG, WEIGHTS, EARLIER}:
+        other = ", ".join(sorted(present - {CONFIG, WEIGHTS, EARLIER}))
         other = other or f"{CONFIG} or {WEIGHTS} is missing"
         raise ValueError(f"{folder} is not an earlier adapter ({other}): name another folder")
-    trained_on = base_fingerprint({name: layer.base for name, layer in layers.items()})
     with replacing(folder) as fresh:
         fresh.mkdir()
-        save_file(tensors, fresh / WEIGHTS, metadata=METADATA)
+        write_adapter_file(fresh / WEIGHTS, tensors, fingerprint_of(model))
         write_json(fresh / CONFIG, config_json(model, config, base))
-        write_json(fresh / BASE, {"base_fingerprint": trained_on})
     return folder
 
 
@@ -77,85 +78,58 @@ def load_adapter(
 
     Adapters that the model has already, of the same config, take over the values. Raises
     ValueError, the model untouched, naming the field or the tensor that is missing, too many, of
-    another shape, not finite or not LoRA's; or if the file was trained on another base
-    (`allow_other_base` lets this pass; files that PEFT wrote do not tell).
+    another shape or type, not finite or not LoRA's; or if it was trained on another base's file.
+    Warns with `UnknownBase` if adapter or model does not tell. `allow_other_base` lets both pass.
     """
     folder = Path(folder).resolve()
     settle(folder)
+    for name in (CONFIG, WEIGHTS):
+        _check_stays(folder, name)
     config = read_adapter_config(folder, model)
-    tensors = _read_tensors(folder)
     layers = _layers(model, config)
-    _check_tensors(tensors, layers, config.rank, folder / WEIGHTS)
-    if not allow_other_base and (folder / BASE).is_file():
-        trained_on = read_json(folder / BASE)["base_fingerprint"]
-        if trained_on != (here := base_fingerprint(layers)):
-            raise ValueError(
-                f"{folder} was trained on another base (fingerprint {trained_on[:8]}, this model's "
-                f"is {here[:8]}): load that base, or in Python pass allow_other_base=True"
-            )
-    if not lora_layers(model):
+    tensors, trained_on = _read_tensors(folder, _shapes(layers, config))
+    if not allow_other_base:
+        _check_base(folder, trained_on, fingerprint_of(model))
+    carried = dict(lora_layers(model))
+    if not carried:
         inject(model, config)
-    adapted = dict(lora_layers(model))
     with torch.no_grad():
-        for key, parameter in _keyed(adapted).items():
+        for key, parameter in keyed(dict(lora_layers(model))).items():
             parameter.copy_(tensors[key])
-    return _config_of(adapted, "load")
+    return _config_of(carried, "load") if carried else config
 
 
-@lru_cache(maxsize=4096)
-def adapter_bytes(model: ModelConfig, lora: LoRAConfig) -> int:
-    """The size of the adapter_model.safetensors that `save_adapter` would write, to the byte.
-
-    Such a file is 8 bytes, a JSON header padded to a multiple of 8, then the values; the header is
-    built here from the shapes of the real modules. github.com/huggingface/safetensors, "Format".
-    """
-    header: dict[str, Any] = {"__metadata__": METADATA}
-    end = 0
-    for key, shape in _shapes(model, at_rank_1(lora)):
-        shape = [lora.rank, shape[1]] if ".lora_A" in key else [shape[0], lora.rank]
-        start, end = end, end + 4 * math.prod(shape)
-        header[key] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":"))
-    return 8 + len(text) + -len(text) % 8 + end
+def _check_stays(folder: Path, name: str) -> None:
+    """A folder from elsewhere may hold a link to any file of this machine."""
+    path = os.path.realpath(folder / name)
+    if not Path(path).is_relative_to(folder):
+        raise ValueError(f"{folder / name} leads out of its folder, to {path}: copy the file there")
 
 
-@lru_cache(maxsize=64)
-def _shapes(model: ModelConfig, lora: LoRAConfig) -> list[tuple[str, list[int]]]:
-    """Each tensor's key in the file and its shape, sorted by key."""
-    tensors = _keyed(dict(lora_layers(skeleton(model, lora))))
-    return [(key, [*tensor.shape]) for key, tensor in sorted(tensors.items())]
-
-
-def base_fingerprint(layers: Mapping[str, nn.Linear]) -> str:
-    """A hash of each layer's name, shape and about 64 of its weights, rounded to bfloat16.
-
-    Rounded, so that one base in float32 here and in bfloat16 there is the same. A sample shows that
-    two bases differ, never that they do not; layers without an adapter are not looked at.
-    """
-    digest = hashlib.sha256()
-    for name, layer in layers.items():
-        values = layer.weight.detach().flatten()
-        sample = values[:: max(1, len(values) // 64)].bfloat16().cpu()
-        digest.update(f"{name} {tuple(layer.weight.shape)}".encode())
-        digest.update(sample.view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _key(name: str, part: str) -> str:
-    return f"{PREFIX}{name}.lora_{part}.weight"
-
-
-def _keyed(layers: Mapping[str, LoRALinear]) -> dict[str, nn.Parameter]:
-    """A and B of every layer, under PEFT's keys."""
-    return {
-        _key(name, part): parameter
-        for name, layer in layers.items()
-        for part, parameter in (("A", layer.A), ("B", layer.B))
-    }
+def _check_base(folder: Path, trained_on: str | None, here: str | None) -> None:
+    """Silence means that adapter and model name the same file."""
+    if trained_on is None or here is None:
+        # Also where neither tells: two bases trained in full on different data are such a pair.
+        silent = (
+            "this model does not tell its own" if trained_on else "the adapter does not tell it"
+        )
+        warnings.warn(
+            f"{folder}: nobody can tell whether it was trained on this base: {silent}",
+            UnknownBase,
+            stacklevel=3,
+        )
+    elif trained_on != here:
+        raise ValueError(
+            f"{folder} was trained on another base (fingerprint {trained_on}, this model's is "
+            f"{here}): load that base, or in Python pass allow_other_base=True"
+        )
 
 
 def _config_of(layers: Mapping[str, LoRALinear], verb: str) -> LoRAConfig:
-    """The one config of adapters that are there and not merged."""
+    """The one config of adapters that are there and not merged.
+
+    The most common rank and alpha are its own, the others stand in its patterns.
+    """
     if not layers:
         raise ValueError(f"nothing to {verb}: no adapters, inject(model, config) adds them")
     if merged := [name for name, layer in layers.items() if layer.merged]:
@@ -163,10 +137,25 @@ def _config_of(layers: Mapping[str, LoRALinear], verb: str) -> LoRAConfig:
             f"cannot {verb}: {len(merged)} layers are merged (first: {merged[0]}), and deltas "
             "would count twice; unmerge(model) takes them out again"
         )
-    config, *others = dict.fromkeys(layer.config for layer in layers.values())
+    config, *others = dict.fromkeys(
+        replace(layer.config, rank=1, alpha=1.0) for layer in layers.values()
+    )
     if others:
-        raise ValueError(f"cannot {verb}: the layers' adapters differ, {config} and {others[0]}")
-    return config
+        raise ValueError(
+            f"cannot {verb}: beside rank and alpha the layers' adapters differ, {config} and "
+            f"{others[0]}"
+        )
+    ranks = {name: layer.config.rank for name, layer in layers.items()}
+    alphas = {name: layer.config.alpha for name, layer in layers.items()}
+    [(rank, _)] = Counter(ranks.values()).most_common(1)
+    [(alpha, _)] = Counter(alphas.values()).most_common(1)
+    return replace(
+        config,
+        rank=rank,
+        alpha=alpha,
+        rank_pattern={exactly(name): own for name, own in ranks.items() if own != rank},
+        alpha_pattern={exactly(name): own for name, own in alphas.items() if own != alpha},
+    )
 
 
 def _layers(model: nn.Module, config: LoRAConfig) -> dict[str, nn.Linear]:
@@ -179,7 +168,10 @@ def _layers(model: nn.Module, config: LoRAConfig) -> dict[str, nn.Linear]:
     same_layers = own.targets == config.targets or (
         config.targets != ALL_LINEAR and named(model, config.targets) == present.keys()
     )
-    if not same_layers or replace(config, targets=own.targets) != own:
+    if not same_layers or any(
+        replace(config.at(name), targets=own.targets) != layer.config
+        for name, layer in present.items()
+    ):
         raise ValueError(
             f"model already has {len(present)} adapters of {own}, the file's are {config}: "
             "merge_and_unload(model) folds them in, remove(model) takes them off"
@@ -187,8 +179,20 @@ def _layers(model: nn.Module, config: LoRAConfig) -> dict[str, nn.Linear]:
     return {name: layer.base for name, layer in present.items()}
 
 
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Every tensor, in float32."""
+def _shapes(layers: Mapping[str, nn.Linear], config: LoRAConfig) -> dict[str, tuple[int, int]]:
+    """What the file has to hold, by key."""
+    shapes = {}
+    for name, layer in layers.items():
+        rank = config.at(name).rank
+        shapes[f"{PREFIX}{name}.lora_A.weight"] = (rank, layer.in_features)
+        shapes[f"{PREFIX}{name}.lora_B.weight"] = (layer.out_features, rank)
+    return shapes
+
+
+def _read_tensors(
+    folder: Path, shapes: Mapping[str, tuple[int, int]]
+) -> tuple[dict[str, Tensor], str | None]:
+    """The tensors of these shapes, no more and no fewer, in float32, and the base's fingerprint."""
     path = folder / WEIGHTS
     if not path.is_file():
         pickled = folder / "adapter_model.bin"
@@ -198,37 +202,40 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
             if pickled.exists()
             else f"{folder} is no whole adapter: it has no {WEIGHTS}"
         )
-    try:
-        return {key: tensor.float() for key, tensor in load_file(path).items()}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-
-
-def _check_tensors(
-    tensors: Mapping[str, Tensor], layers: Mapping[str, nn.Linear], rank: int, path: Path
-) -> None:
-    """The tensors are those that `layers` need, no more and no fewer, each of its shape, finite."""
-    shapes = {}
-    for name, layer in layers.items():
-        shapes[_key(name, "A")] = (rank, layer.in_features)
-        shapes[_key(name, "B")] = (layer.out_features, rank)
-    if extra := sorted(tensors.keys() - shapes.keys()):
-        raise ValueError(f"{path} holds {extra[0]}: {_reason(extra[0])}")
-    for key, shape in shapes.items():
-        if key not in tensors:
-            raise ValueError(f"{path} lacks {key}, which the config's target_modules ask for")
-        if (found := tuple(tensors[key].shape)) != shape:
-            raise ValueError(f"{path}: {key} is {found}, this model and r={rank} need {shape}")
-        if not tensors[key].isfinite().all():
+    with opened(path) as file:
+        found = {key: (shape, dtype) for key, shape, dtype in listing(file, path)}
+        if extra := sorted(found.keys() - shapes.keys()):
+            raise ValueError(f"{path} holds {extra[0]}: {_reason(extra, found)}")
+        for key, shape in shapes.items():
+            if key not in found:
+                raise ValueError(f"{path} lacks {key}, which the config's target_modules ask for")
+            if found[key][0] != shape:
+                rank = shape[0 if ".lora_A." in key else 1]
+                raise ValueError(
+                    f"{path}: {key} is {found[key][0]}, this model and r={rank} need {shape}"
+                )
+        tensors = {key: file.get_tensor(key).float() for key in shapes}
+        trained_on = (file.metadata() or {}).get(FINGERPRINT)
+    for key, tensor in tensors.items():
+        if not tensor.isfinite().all():
             raise ValueError(f"{path}: {key} is not finite; load an earlier adapter")
+    return tensors, trained_on
 
 
-def _reason(key: str) -> str:
-    """Why a tensor has no place."""
+def _reason(extra: list[str], found: Mapping[str, tuple[tuple[int, ...], str]]) -> str:
+    """Why the first of these tensors has no place."""
+    key = extra[0]
     if not key.startswith(PREFIX):
         return f"PEFT's keys begin with {PREFIX!r}; save it with PEFT's save_pretrained"
     if "lora_magnitude_vector" in key:
         return "DoRA's magnitudes are not supported by this lab"
     if "lora_embedding" in key:
         return "adapters on embeddings are not supported by this lab"
+    whole = {f"{PREFIX}{name}.weight" for name in EMBEDDINGS}
+    if key in whole:
+        sizes = [math.prod(found[name][0]) * DTYPES[found[name][1]] for name in whole & {*extra}]
+        return (
+            f"the base's own embedding or head, {sum(sizes):,} bytes in all, which an adapter on "
+            "linear layers does not change; save it in PEFT with save_embedding_layers=False"
+        )
     return "no layer of this model that target_modules name has such a tensor"

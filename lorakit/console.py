@@ -9,6 +9,7 @@ import os
 import shlex
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -24,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorakit.experiment import Stopped
+from lorakit.fingerprint import UnknownBase
 from lorakit.run import Progress, Result
 from lorakit.survival import OutOfMemory, is_out_of_memory
 
@@ -37,12 +39,16 @@ def say(sentence: str) -> None:
 
 
 def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """What a user can mend is one line on stderr and exit code 1, without a traceback."""
+    """What a user can mend is one line on stderr and exit code 1, without a traceback.
+
+    What a user should know of an adapter's base is one line too, and no end.
+    """
 
     @wraps(command)
     def run(*args: Any, **options: Any) -> None:
         try:
-            command(*args, **options)
+            with _plain_notes():
+                command(*args, **options)
         except Stopped as stopped:
             say(str(stopped))
             raise typer.Exit(INTERRUPTED) from stopped
@@ -56,6 +62,23 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
             _fail(NO_MEMORY, error)
 
     return run
+
+
+@contextmanager
+def _plain_notes() -> Iterator[None]:
+    """Within the block a warning about an unknown base is a note, without a path into the code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UnknownBase)
+        others = warnings.showwarning
+
+        def show_note(message, category, *where: Any, **more: Any) -> None:
+            if issubclass(category, UnknownBase):
+                say(f"note: {message}")
+            else:
+                others(message, category, *where, **more)
+
+        warnings.showwarning = show_note
+        yield
 
 
 def _fail(sentence: str, cause: Exception) -> None:

@@ -44,12 +44,14 @@ def count(model: ModelConfig, lora: LoRAConfig | None = None) -> Count:
     total = _trainable(model, None)
     if lora is None:
         return Count(total=total, trainable=total)
+    if lora.rank_pattern:
+        return Count(total=total, trainable=_trainable(model, lora))
     # A and B each have one side as long as the rank: one count at rank 1 tells every rank's.
     return Count(total=total, trainable=lora.rank * _trainable(model, at_rank_1(lora)))
 
 
 def at_rank_1(lora: LoRAConfig) -> LoRAConfig:
-    """The same targets at rank 1, alpha 1: a key for what is proportional to rank."""
+    """The same targets at rank 1, alpha 1: a key for what is proportional to the one rank."""
     return LoRAConfig(rank=1, alpha=1.0, targets=lora.targets)
 
 

@@ -81,8 +81,20 @@ def write_rows(path: Path | str, head: dict[str, Any], tables: dict[str, list]) 
 
 
 def read_json(path: Path | str) -> Any:
-    """What a JSON file holds. Raises ValueError naming the file if it is not JSON."""
+    """What a JSON file holds.
+
+    Raises ValueError naming the file if it is not JSON, or names one field of an object twice.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:  # the latter for brackets a thousand deep
         raise ValueError(f"{path} is not readable JSON: {error}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} stands there twice, and readers differ in which one counts")
+    return fields

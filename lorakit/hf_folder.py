@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lorakit.counts import skeleton
 from lorakit.files import read_json, replacing, settle, write_json
+from lorakit.fingerprint import fingerprint, remember_file
 from lorakit.lora import lora_layers
 from lorakit.model import Llama, ModelConfig, RopeScaling
 from lorakit.text import Tokenizer
@@ -45,6 +46,7 @@ def load_folder(
     config = read_config(folder)
     tokenizer = Tokenizer.load(folder)
     model = build(config, _read_weights(folder), folder)
+    remember_file(model, fingerprint(model.named_parameters()))
     model.to(dtype=dtype, device=device)
     return model, tokenizer
 
@@ -127,8 +129,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     if (folder / WEIGHTS).exists():
         files = [folder / WEIGHTS]
     elif (folder / INDEX).exists():
-        shards = read_json(folder / INDEX)["weight_map"].values()
-        files = [folder / shard for shard in sorted(set(shards))]
+        files = [folder / shard for shard in _shards(folder / INDEX)]
     else:
         raise ValueError(
             f"{folder} has no {WEIGHTS}; pickle files (pytorch_model.bin) are not read, they may "
@@ -141,6 +142,21 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         except (OSError, SafetensorError) as error:
             raise ValueError(f"{file} is missing or damaged: {error}") from error
     return weights
+
+
+def _shards(index: Path) -> list[str]:
+    """The names of the files that hold the weights, each in the index's own folder.
+
+    A name is all that is judged: in the hub's cache every file is a link to somewhere else.
+    """
+    saved = read_json(index)
+    places = saved.get("weight_map") if isinstance(saved, dict) else None
+    if not isinstance(places, dict) or not all(isinstance(s, str) for s in places.values()):
+        raise ValueError(f"{index} has no weight_map from tensors to files")
+    for name, shard in places.items():
+        if Path(shard).is_absolute() or ".." in Path(shard).parts:
+            raise ValueError(f"{index}: {name} is in {shard!r}, which leaves the folder")
+    return sorted(set(places.values()))
 
 
 def _parse(saved: dict[str, Any]) -> ModelConfig:

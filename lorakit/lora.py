@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lorakit.fingerprint import remember_file
 from lorakit.lora_config import ALL_LINEAR, LoRAConfig, matches
 
 
@@ -85,9 +86,10 @@ def freeze(model: nn.Module) -> None:
 
 
 def unfreeze(model: nn.Module) -> None:
-    """Let every weight train again: full fine-tuning."""
+    """Let every weight train again, full fine-tuning: soon they are no longer their file's."""
     for p in model.parameters():
         p.requires_grad_(True)
+    remember_file(model, None)
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lorakit.adapters import adapter_bytes
+from lorakit.adapter_file import adapter_bytes
 from lorakit.checkpoint import MINI
 from lorakit.counts import Count, count
 from lorakit.files import read_json, settle

@@ -8,6 +8,7 @@ import tokenizers
 import torch
 
 from lorakit.checkpoint import save_folder
+from lorakit.fingerprint import remember_file
 from lorakit.lora import lora_layers
 from lorakit.model import Llama, ModelConfig
 from lorakit.presets import PRESETS
@@ -26,6 +27,11 @@ TINY = ModelConfig(
 )
 
 
+def pytest_configure(config) -> None:
+    """An adapter whose base nobody knows is an error, where a test does not expect the warning."""
+    config.addinivalue_line("filterwarnings", "error::lorakit.fingerprint.UnknownBase")
+
+
 @pytest.fixture
 def model() -> Llama:
     torch.manual_seed(0)
@@ -33,6 +39,7 @@ def model() -> Llama:
     with torch.no_grad():  # larger than a fresh start, so that attention and MLP speak up
         for layer in net.model.layers.parameters():
             layer.mul_(1 if layer.ndim == 1 else 8)
+    remember_file(net, "0123456789abcdef")  # as if it had been read from a file
     return net
 
 

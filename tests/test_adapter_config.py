@@ -9,9 +9,10 @@ import pytest
 from adapter_files import edit_config, refused
 from torch import nn
 
-from lorakit.adapter_config import config_json, read_adapter_config
+from lorakit.adapter_config import config_json, exactly, read_adapter_config
 from lorakit.adapters import load_adapter, save_adapter
 from lorakit.lora import LoRAConfig, inject, lora_layers
+from lorakit.lora_config import matches
 
 CONFIG = LoRAConfig(rank=3, alpha=7.0, targets=("v_proj", "q_proj"), dropout=0.1, use_rslora=True)
 
@@ -133,8 +134,6 @@ def test_a_missing_field_is_named(folder, model, field, value):
         ("bias", "all", "biases"),
         ("bias", "lora_only", "biases"),
         ("modules_to_save", ["lm_head"], "whole layers"),
-        ("rank_pattern", {"q_proj": 4}, "differ in rank"),
-        ("alpha_pattern", {"q_proj": 4}, "differ in alpha"),
         ("fan_in_fan_out", True, r"\(in, out\)"),
         ("layers_to_transform", [1], "full paths"),
         ("layers_to_transform", 0, "full paths"),
@@ -168,7 +167,30 @@ def test_a_field_that_is_not_plain_loras_is_refused_by_name(folder, model, field
         ("use_rslora", "false", "use_rslora must be bool, got 'false'"),
         ("target_modules", {"q_proj": 1}, "target_modules must be list or str"),
         ("target_modules", [], "targets is empty"),
-        ("target_modules", "*", r"target_modules='\*' is no pattern"),
+        ("r", 4.0, r"r must be int, got 4\.0"),
+        ("r", True, "r must be int, got True"),
+        ("lora_alpha", True, "lora_alpha must be int or float, got True"),
+        ("lora_alpha", 10**400, "lora_alpha must fit a float, got a number of 401 digits"),
+        ("lora_alpha", float("inf"), "alpha must be a number above 0, got inf"),
+        ("lora_dropout", float("nan"), "dropout must be .* got nan"),
+        ("lora_dropout", 10**400, "dropout must be at least 0 and below 1"),
+        ("target_modules", "*", r"target_modules: '\*' is no pattern"),
+        ("target_modules", "(" * 5000, "is no pattern"),
+        ("target_modules", "a{99999999999}", "is no pattern"),
+        ("target_modules", ["q_proj", 3], "target_modules must be names, got 3 among them"),
+        ("target_modules", [None], "target_modules must be names, got None among them"),
+        ("target_modules", [""], "target '' matches no linear layer"),
+        ("rank_pattern", [["q_proj", 4]], r"rank_pattern must be dict or NoneType, got \[\["),
+        ("rank_pattern", {"q_proj": 0}, r"rank_pattern\['q_proj'\] must be a whole .* got 0"),
+        ("rank_pattern", {"q_proj": True}, r"rank_pattern\['q_proj'\] must be int, got True"),
+        ("rank_pattern", {"q_proj": None}, r"rank_pattern\['q_proj'\] must be int, got None"),
+        ("rank_pattern", {"(": 4}, r"rank_pattern: '\(' is no pattern"),
+        ("rank_pattern", {"(?i)q_proj": 4}, r"rank_pattern: '\(\?i\)q_proj' is no pattern"),
+        ("rank_pattern", {"k_proj": 4}, "'k_proj' of rank or alpha matches none of the 4"),
+        ("alpha_pattern", {"q_proj": "4"}, r"alpha_pattern\['q_proj'\] must be int or float, got"),
+        ("alpha_pattern", {"q_proj": True}, r"alpha_pattern\['q_proj'\] must be .* got True"),
+        ("alpha_pattern", {"q_proj": -1}, r"alpha_pattern\['q_proj'\] must be .* got -1"),
+        ("alpha_pattern", {"q_proj": 10**400}, "alpha_pattern must fit a float, .* 401 digits"),
         ("target_modules", ["q_porj"], "'q_porj' matches no linear layer.*q_proj"),
         ("target_modules", ["lm_head"], "lm_head shares its weight"),
     ],
@@ -192,7 +214,40 @@ def test_a_field_that_older_files_lack_stands_at_its_only_default(folder, model,
     assert len(lora_layers(model)) == 4
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "not readable JSON"), ("[1]", "no fields")])
+def test_patterns_are_read_in_the_files_order(folder, model):
+    edit_config(folder, rank_pattern={"v_proj": 1, ".*_proj": 2}, alpha_pattern={"1.*v_proj": 2.5})
+    config = read_adapter_config(folder, model)
+    assert config.rank_pattern == (("v_proj", 1), (".*_proj", 2))
+    assert config.alpha_pattern == (("1.*v_proj", 2.5),)
+
+
+@pytest.mark.parametrize("value", [{}, None])
+def test_no_pattern_is_an_empty_one_or_none(folder, model, value):
+    edit_config(folder, rank_pattern=value, alpha_pattern=value)
+    assert read_adapter_config(folder, model).rank_pattern == ()
+
+
+def test_the_exact_pattern_of_a_path_takes_nothing_in_it_for_an_expression():
+    paths = ["a.b", "axb", "z.a.b", "a.b.c", "a.(b+", "a.[1]", "ä.^b$"]
+    for path in paths:
+        assert [other for other in paths if matches(exactly(path), other)] == [path]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not readable JSON"),
+        ("[1]", "no fields"),
+        ("", "not readable JSON"),
+        ("null", "no fields"),
+        ('"LORA"', "no fields"),
+        ("[" * 100_000, "not readable JSON"),
+        ('{"r": ' + "1" * 5000 + "}", "not readable JSON"),
+        ('{"r": 3, "r": 4}', "not readable JSON: 'r' stands there twice"),
+        ('\ufeff{"r": 3}', "not readable JSON"),
+    ],
+    ids=["half", "list", "empty", "null", "text", "deep", "long", "twice", "byte order mark"],
+)
 def test_a_file_that_is_no_config_is_refused(folder, model, text, message):
     (folder / "adapter_config.json").write_text(text)
     with refused(model, message):

@@ -56,6 +56,14 @@ def test_a_count_at_rank_1_tells_every_ranks(model, rank, targets):
     assert expected.total == total
 
 
+@pytest.mark.parametrize("rank_pattern", [{"q_proj": 1}, {r"layers\.1\..*": 7, "v_proj": 64}])
+def test_layers_of_other_ranks_are_counted_at_theirs(model, rank_pattern):
+    lora = LoRAConfig(rank=3, rank_pattern=rank_pattern, alpha_pattern={"v_proj": 2.0})
+    expected = count(model.config, lora)
+    inject(model, lora)
+    assert expected.trainable == sum(p.numel() for p in trainable(model))
+
+
 def test_every_rank_and_alpha_is_counted_once(model, monkeypatch):
     built, real = [], counts.skeleton
     monkeypatch.setattr(counts, "skeleton", lambda *args: built.append(args) or real(*args))

@@ -92,3 +92,19 @@ def test_a_damaged_json_file_is_named(tmp_path):
     path.write_text('{"a": ')
     with pytest.raises(ValueError, match=r"value\.json is not readable JSON"):
         read_json(path)
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 1}', '[{"b": {"a": 1, "c": 2, "a": 3}}]'])
+def test_a_field_that_stands_twice_is_named(tmp_path, text):
+    path = tmp_path / "value.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"value\.json is not readable JSON: 'a' stands .* twice"):
+        read_json(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000], ids=["deep", "long"])
+def test_json_beyond_the_parsers_limits_is_refused_as_no_json(tmp_path, text):
+    path = tmp_path / "value.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"value\.json is not readable JSON"):
+        read_json(path)

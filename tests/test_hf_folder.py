@@ -343,6 +343,36 @@ def test_a_missing_shard_is_refused_by_name(model, tokenizer, tmp_path):
         load_folder(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "shard", ["../model.safetensors", "/etc/passwd", "a/../../model.safetensors"]
+)
+def test_a_shard_outside_of_the_folder_is_refused_by_name(folder, shard):
+    (folder / "model.safetensors").rename(folder.parent / "model.safetensors")
+    index = {"weight_map": {"model.norm.weight": shard}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=rf"model\.norm\.weight is in '{shard}', which leaves the"):
+        load_folder(folder)
+
+
+def test_shards_that_are_links_are_read_as_the_hubs_cache_keeps_them(model, tokenizer, tmp_path):
+    theirs_of(model).save_pretrained(tmp_path / "cache", max_shard_size="20KB")
+    tokenizer.save(tmp_path / "cache")
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    for number, file in enumerate(sorted((tmp_path / "cache").iterdir())):
+        file.rename(blobs / str(number))
+        file.symlink_to(blobs / str(number))
+    assert_same_weights(load_folder(tmp_path / "cache")[0], weights(model))
+
+
+@pytest.mark.parametrize("index", ["[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'])
+def test_an_index_of_another_kind_is_refused(folder, index):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ValueError, match=r"index\.json has no weight_map from tensors to files"):
+        load_folder(folder)
+
+
 # Saving
 
 

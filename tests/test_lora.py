@@ -186,6 +186,99 @@ def test_injecting_again_freezes_a_base_that_was_let_loose(model):
     assert {name for name, p in model.named_parameters() if p.requires_grad} == expected
 
 
+# Ranks and alphas of their own
+
+
+def ranks(model) -> dict[str, int]:
+    return {name: layer.config.rank for name, layer in lora_layers(model)}
+
+
+def test_a_pattern_gives_the_layers_that_it_names_their_own_rank(model):
+    inject(model, LoRAConfig(rank=4, alpha=12.0, rank_pattern={"v_proj": 2}))
+    for name, layer in lora_layers(model):
+        rank = 2 if name.endswith("v_proj") else 4
+        assert (layer.A.shape[0], layer.B.shape[1]) == (rank, rank)
+        assert layer.config.scale == 12.0 / rank
+
+
+@pytest.mark.parametrize("use_rslora", [False, True])
+def test_a_pattern_gives_the_layers_that_it_names_their_own_alpha(model, use_rslora):
+    inject(model, LoRAConfig(rank=4, use_rslora=use_rslora, alpha_pattern={r"layers\.1\..*": 2.0}))
+    for name, layer in lora_layers(model):
+        alpha = 2.0 if ".1." in name else 16.0
+        assert layer.config.scale == alpha / (2 if use_rslora else 4)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "named"),
+    [
+        ("q_proj", ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"]),
+        (r"1\.self_attn\.q_proj", ["model.layers.1.self_attn.q_proj"]),
+        (r"^model\.layers\.0\.mlp\.up_proj", ["model.layers.0.mlp.up_proj"]),
+        (r"0\.mlp\.(up|down)_proj", ["model.layers.0.mlp.up_proj", "model.layers.0.mlp.down_proj"]),
+    ],
+)
+def test_a_pattern_is_the_end_of_a_path_in_whole_names(model, pattern, named):
+    inject(model, LoRAConfig(rank=4, rank_pattern={pattern: 1}))
+    assert [name for name, rank in ranks(model).items() if rank == 1] == named
+
+
+@pytest.mark.parametrize("pattern", ["proj", "q_pro", "_proj", "self_attn", "embed_tokens"])
+def test_a_pattern_that_names_no_targeted_layer_is_refused(model, pattern):
+    before = weights(model)
+    with pytest.raises(ValueError, match=f"{pattern!r} of rank or alpha matches none of the 14"):
+        inject(model, LoRAConfig(alpha_pattern={pattern: 1.0}))
+    assert lora_layers(model) == []
+    assert_same_weights(model, before)
+
+
+def test_the_first_pattern_that_matches_counts(model):
+    inject(model, LoRAConfig(rank=4, rank_pattern={"1.*q_proj": 1, "q_proj": 2, ".*": 3}))
+    found = ranks(model)
+    assert found["model.layers.1.self_attn.q_proj"] == 1
+    assert found["model.layers.0.self_attn.q_proj"] == 2
+    assert found["model.layers.0.self_attn.k_proj"] == 3
+
+
+def test_the_same_ranks_in_other_words_are_the_same_config(model, perturb):
+    names = inject(model, LoRAConfig(rank=4, rank_pattern={"q_proj": 2}))
+    perturb(model)
+    before = weights(model)
+    assert inject(model, LoRAConfig(rank=4, rank_pattern={r"self_attn\.q_proj": 2})) == names
+    assert_same_weights(model, before)
+    with pytest.raises(ValueError, match=r"rank=2.*asked for .*'q_proj', 3"):
+        inject(model, LoRAConfig(rank=4, rank_pattern={"q_proj": 3}))
+
+
+def test_a_layer_of_its_own_rank_computes_its_own_scale(model):
+    inject(model, LoRAConfig(rank=4, use_rslora=True, rank_pattern={"up_proj": 9}))
+    layer = model.model.layers[0].mlp.up_proj
+    nn.init.normal_(layer.B)
+    x = torch.randn(3, 32)
+    expected = layer.base(x) + 16 / 3 * (x @ layer.A.T @ layer.B.T)
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_a_config_with_patterns_can_be_hashed_and_compared():
+    first, second = (LoRAConfig(rank_pattern={"q_proj": 2}, alpha_pattern={"v": 1}) for _ in "ab")
+    assert first == second
+    assert len({first, second, LoRAConfig()}) == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("rank_pattern", {"q_proj": 0}, r"rank_pattern\['q_proj'\] must be a whole .* got 0"),
+        ("rank_pattern", {"q_proj": True}, "must be a whole number of at least 1, got True"),
+        ("alpha_pattern", {"q_proj": math.nan}, r"alpha_pattern\['q_proj'\] must be .* got nan"),
+        ("rank_pattern", {"(": 1}, r"rank_pattern: '\(' is no pattern"),
+    ],
+)
+def test_a_pattern_refuses_nonsense_and_names_it(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        LoRAConfig(**{field: value})
+
+
 def test_a_generator_makes_the_adapter_repeatable(model):
     twin = copy.deepcopy(model)
     inject(model, CONFIG, generator=torch.Generator().manual_seed(3))

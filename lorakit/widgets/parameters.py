@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from lorakit.adapters import adapter_bytes
+from lorakit.adapter_file import adapter_bytes
 from lorakit.counts import Count, count, skeleton
 from lorakit.lora import ALL_LINEAR, LoRAConfig, target_layers
 from lorakit.model import ModelConfig

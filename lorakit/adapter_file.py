@@ -1,0 +1,162 @@
+"""What adapter_model.safetensors is made of, byte by byte: its header, every A, every B.
+
+    8 bytes: the header's length        header: JSON, padded to a multiple of 8        the values
+    base_model.model.PATH.lora_A.weight    (rank, in)
+    base_model.model.PATH.lora_B.weight    (out, rank)
+
+The header also holds the fingerprint of the base's file, as metadata, which other readers pass
+over. github.com/huggingface/safetensors, "Format". Knows how to write such a file and what is in
+one; whether that fits a model is adapters.py's to know.
+"""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lorakit.counts import at_rank_1, skeleton
+from lorakit.lora import LoRAConfig, LoRALinear, lora_layers
+from lorakit.model import ModelConfig
+
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+FINGERPRINT = "base_fingerprint"
+FACTOR = re.compile(rf"{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight")
+# PEFT's save_embedding_layers writes both, twice the same values where head and embedding are tied.
+EMBEDDINGS = ("model.embed_tokens", "lm_head")
+DTYPES = {"F32": 4, "F16": 2, "BF16": 2}  # that an adapter may be stored in, and their bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterFile:
+    """The bytes of an adapter's file by what they hold; A and B by the name of their module."""
+
+    header: int
+    A: Mapping[str, int]
+    B: Mapping[str, int]
+    beside: Mapping[str, int]  # what is neither, embeddings for one: by module
+
+    @property
+    def total(self) -> int:
+        return self.header + sum(sum(part.values()) for part in (self.A, self.B, self.beside))
+
+
+def adapter_file(model: ModelConfig, lora: LoRAConfig, *, embeddings: bool = False) -> AdapterFile:
+    """What `save_adapter` would write for a base that was read from a file, from shapes alone.
+
+    With `embeddings`, as PEFT would with save_embedding_layers over a base in float32.
+    """
+    shapes = _shapes(model, lora)
+    if embeddings:
+        net = skeleton(model)
+        for name in EMBEDDINGS:
+            key = f"{name}.weight"
+            shapes = shapes | {f"{PREFIX}{key}": tuple(net.get_parameter(key).shape)}
+    sizes = {key: DTYPES["F32"] * math.prod(shape) for key, shape in shapes.items()}
+    return _parts(len(_header(sorted(shapes.items()), "0" * 16)), sizes)
+
+
+@lru_cache(maxsize=4096)
+def adapter_bytes(model: ModelConfig, lora: LoRAConfig) -> int:
+    """The size of the file that `save_adapter` would write, to the byte."""
+    return adapter_file(model, lora).total
+
+
+def read_adapter_file(path: Path | str) -> AdapterFile:
+    """What is in a file that this lab or PEFT wrote; only its header is read.
+
+    Raises ValueError if it is damaged, or holds numbers of a type that adapters do not have.
+    """
+    path = Path(path)
+    with opened(path) as file:
+        sizes = {key: DTYPES[dtype] * math.prod(shape) for key, shape, dtype in listing(file, path)}
+    return _parts(path.stat().st_size - sum(sizes.values()), sizes)
+
+
+def write_adapter_file(path: Path, tensors: Mapping[str, Tensor], fingerprint: str | None) -> None:
+    """Write float32 tensors on the CPU; the same ones make the same bytes.
+
+    Two entries of metadata are more than safetensors' own save_file keeps in one order.
+    """
+    pairs = sorted(tensors.items())
+    with path.open("wb") as file:
+        file.write(_header([(key, tensor.shape) for key, tensor in pairs], fingerprint))
+        for _, tensor in pairs:
+            file.write(tensor.numpy().tobytes())
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """The file as safetensors opens it. Raises ValueError naming it if it is damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def listing(file: Any, path: Path) -> list[tuple[str, tuple[int, ...], str]]:
+    """Key, shape and type of every tensor. Raises ValueError for a type that no adapter has."""
+    keys = file.keys()
+    slices = [(key, file.get_slice(key)) for key in sorted(keys)]
+    found = [(key, tuple(one.get_shape()), one.get_dtype()) for key, one in slices]
+    for key, _, dtype in found:
+        if dtype not in DTYPES:
+            raise ValueError(f"{path}: {key} is {dtype}, an adapter's are {', '.join(DTYPES)}")
+    return found
+
+
+def keyed(layers: Mapping[str, LoRALinear]) -> dict[str, Tensor]:
+    """A and B of every layer, under PEFT's keys."""
+    return {
+        f"{PREFIX}{name}.lora_{part}.weight": parameter
+        for name, layer in layers.items()
+        for part, parameter in (("A", layer.A), ("B", layer.B))
+    }
+
+
+def _shapes(model: ModelConfig, lora: LoRAConfig) -> dict[str, tuple[int, ...]]:
+    """Each tensor's shape by its key."""
+    if lora.rank_pattern:
+        return _real_shapes(model, lora)
+    # Without patterns one rank is every layer's: a slider over ranks builds no model.
+    return {
+        key: (lora.rank, wide) if ".lora_A." in key else (out, lora.rank)
+        for key, (out, wide) in _real_shapes(model, at_rank_1(lora)).items()
+    }
+
+
+@lru_cache(maxsize=64)
+def _real_shapes(model: ModelConfig, lora: LoRAConfig) -> dict[str, tuple[int, ...]]:
+    layers = dict(lora_layers(skeleton(model, lora)))
+    return {key: tuple(tensor.shape) for key, tensor in keyed(layers).items()}
+
+
+def _header(shapes: Iterable[tuple[str, Sequence[int]]], fingerprint: str | None) -> bytes:
+    known = {} if fingerprint is None else {FINGERPRINT: fingerprint}
+    fields: dict[str, Any] = {"__metadata__": {**known, "format": "pt"}}
+    end = 0
+    for key, shape in shapes:
+        start, end = end, end + DTYPES["F32"] * math.prod(shape)
+        fields[key] = {"dtype": "F32", "shape": [*shape], "data_offsets": [start, end]}
+    text = json.dumps(fields, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _parts(header: int, sizes: Mapping[str, int]) -> AdapterFile:
+    parts: dict[str, Counter[str]] = {"A": Counter(), "B": Counter(), "beside": Counter()}
+    for key, size in sizes.items():
+        factor = FACTOR.fullmatch(key)
+        path, part = factor.groups() if factor else (key.removesuffix(".weight"), "beside")
+        parts[part][path.rpartition(".")[2]] += size
+    return AdapterFile(header=header, **{name: dict(part) for name, part in parts.items()})

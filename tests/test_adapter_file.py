@@ -1,0 +1,146 @@
+"""What an adapter's file is made of: told from shapes alone, and equal to the file to the byte."""
+
+import dataclasses
+
+import peft
+import pytest
+import torch
+from adapter_files import hugging_face
+from safetensors.torch import load_file, save_file
+
+from lorakit.adapter_file import adapter_bytes, adapter_file, read_adapter_file
+from lorakit.adapters import save_adapter
+from lorakit.fingerprint import remember_file
+from lorakit.lora import LoRAConfig, inject
+from lorakit.model import Llama
+from lorakit.presets import PRESETS
+
+TARGETS = {
+    "q and v": ("q_proj", "v_proj"),
+    "all linear": "all-linear",
+    "one path": ("model.layers.1.mlp.up_proj",),
+}
+each_target = pytest.mark.parametrize("targets", TARGETS.values(), ids=TARGETS)
+PATTERNS = {
+    "none": {},
+    "rank": {"rank_pattern": {"q_proj": 2, r"layers\.1\..*": 11}},
+    "alpha": {"alpha_pattern": {"q_proj": 2.0}},
+}
+
+
+@pytest.fixture
+def saved(perturb, tmp_path):
+    """Saves adapters of a config on a model and gives the file's path."""
+
+    def save(model, config):
+        inject(model, config)
+        perturb(model)
+        return save_adapter(model, tmp_path / "adapter") / "adapter_model.safetensors"
+
+    return save
+
+
+@pytest.mark.parametrize("rank", [1, 5, 32])
+@pytest.mark.parametrize("use_rslora", [False, True], ids=["plain", "rslora"])
+@each_target
+def test_the_size_is_known_before_training(model, saved, rank, use_rslora, targets):
+    config = LoRAConfig(rank=rank, targets=targets, use_rslora=use_rslora)
+    assert saved(model, config).stat().st_size == adapter_bytes(model.config, config)
+
+
+@pytest.mark.parametrize("patterns", PATTERNS.values(), ids=PATTERNS)
+def test_the_size_is_exact_where_layers_have_ranks_of_their_own(model, saved, patterns):
+    config = LoRAConfig(rank=3, targets=("q_proj", "down_proj"), **patterns)
+    assert saved(model, config).stat().st_size == adapter_bytes(model.config, config)
+
+
+def test_the_size_is_exact_where_layers_have_two_digits(model, saved):
+    deep = Llama(dataclasses.replace(model.config, num_hidden_layers=12, hidden_size=8))
+    remember_file(deep, "f" * 16)
+    config = LoRAConfig(rank=4)
+    assert saved(deep, config).stat().st_size == adapter_bytes(deep.config, config)
+
+
+def test_smollm2_at_rank_8_takes_9_8_megabytes():
+    assert adapter_bytes(PRESETS["smollm2-135m"], LoRAConfig(rank=8)) == pytest.approx(9.8e6, 0.01)
+
+
+@each_target
+@pytest.mark.parametrize("patterns", PATTERNS.values(), ids=PATTERNS)
+def test_shapes_alone_tell_what_the_files_header_tells(model, saved, targets, patterns):
+    if targets == TARGETS["one path"]:
+        patterns = {field: {".*": 2} for field in patterns}
+    config = LoRAConfig(rank=3, targets=targets, **patterns)
+    path = saved(model, config)
+    found = read_adapter_file(path)
+    assert adapter_file(model.config, config) == found
+    assert found.total == path.stat().st_size
+
+
+def test_every_part_is_the_bytes_of_its_tensors(model, saved):
+    path = saved(model, LoRAConfig(rank=3, targets=("q_proj", "down_proj")))
+    tensors, found = load_file(path), read_adapter_file(path)
+    for part, sizes in {"A": found.A, "B": found.B}.items():
+        assert sizes == {
+            name: sum(t.nbytes for k, t in tensors.items() if f"{name}.lora_{part}." in k)
+            for name in ("q_proj", "down_proj")
+        }
+    assert found.A["q_proj"] == 2 * 4 * 3 * 32
+    assert found.B["down_proj"] == found.B["q_proj"] == 2 * 4 * 3 * 32
+    assert found.A["down_proj"] == 2 * 4 * 3 * 48
+    assert found.beside == {}
+    assert found.header == int.from_bytes(path.read_bytes()[:8], "little") + 8
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_saved_embeddings_are_pefts_two_matrices_of_vocabulary_by_width(model, tmp_path, tied):
+    model = Llama(dataclasses.replace(model.config, tie_word_embeddings=tied))
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    peer = peft.get_peft_model(hugging_face(model), config)
+    peer.save_pretrained(tmp_path / "whole", save_embedding_layers=True)
+    path = tmp_path / "whole" / "adapter_model.safetensors"
+    theirs = read_adapter_file(path)
+    ours = adapter_file(model.config, LoRAConfig(rank=2, targets=("q_proj",)), embeddings=True)
+    matrix = 4 * model.config.vocab_size * model.config.hidden_size
+    assert theirs.beside == ours.beside == {"embed_tokens": matrix, "lm_head": matrix}
+    assert (theirs.A, theirs.B) == (ours.A, ours.B)
+    # All that theirs lacks is the fingerprint.
+    save_file(load_file(path), path, metadata={"format": "pt", "base_fingerprint": "0" * 16})
+    assert path.stat().st_size == ours.total
+    assert read_adapter_file(path) == ours
+
+
+def test_half_precision_counts_its_own_bytes(model, saved):
+    path = saved(model, LoRAConfig(rank=2))
+    before = read_adapter_file(path)
+    save_file({key: t.bfloat16() for key, t in load_file(path).items()}, path)
+    after = read_adapter_file(path)
+    assert {name: 2 * size for name, size in after.A.items()} == before.A
+    assert after.total == path.stat().st_size
+
+
+def test_a_damaged_file_and_one_of_other_numbers_are_refused_by_name(model, saved):
+    path = saved(model, LoRAConfig(rank=2))
+    save_file({"a": torch.ones(3, dtype=torch.int8)}, path)
+    with pytest.raises(ValueError, match=r"model\.safetensors: a is I8, an adapter's are F32"):
+        read_adapter_file(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"adapter_model\.safetensors is damaged"):
+        read_adapter_file(path)
+    with pytest.raises(ValueError, match=r"nowhere is damaged"):
+        read_adapter_file(path.with_name("nowhere"))
+
+
+def test_the_same_adapter_makes_the_same_bytes(model, saved):
+    path = saved(model, LoRAConfig(rank=2))
+    first = path.read_bytes()
+    for _ in range(5):
+        save_adapter(model, path.parent)
+        assert path.read_bytes() == first
+
+
+def test_asking_again_with_embeddings_leaves_no_trace(model):
+    config = LoRAConfig(rank=3, rank_pattern={"q_proj": 2})
+    before = adapter_file(model.config, config)
+    assert adapter_file(model.config, config, embeddings=True).total > before.total
+    assert adapter_file(model.config, config) == before
