@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from lorakit.fingerprint import remember_file
 from lorakit.lora import LoRALinear, lora_layers
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -65,6 +66,7 @@ def merge_and_unload(
     ValueError, nothing changed, as `mergeable` does.
     """
     layers = mergeable(model)
+    remember_file(model, None)
     for name, layer in layers:
         layer.base.weight.data = layer.merged_weight()
         model.set_submodule(name, layer.base)
