@@ -30,6 +30,7 @@ ROOMS = [
     },
     {
         "adapter_config",
+        "answers",
         "counts",
         "deltas",
         "merging",
