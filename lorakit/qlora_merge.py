@@ -66,7 +66,7 @@ def merge_everywhere(model: Llama, base: Llama) -> dict[str, Llama]:
 def merge_errors(model: Llama, base: Llama, tokens: Tensor) -> dict[str, MergeError]:
     """What each place of a merge does to a trained `model`; tokens (batch, length).
 
-    Takes and raises what `merge_everywhere` does.
+    Takes and raises what `merge_everywhere` does, and ValueError if every B is zero.
     """
     merged = merge_everywhere(model, base)
     model = copy.deepcopy(model).eval()
@@ -78,6 +78,8 @@ def merge_errors(model: Llama, base: Llama, tokens: Tensor) -> dict[str, MergeEr
             merged_layer = net.get_submodule(name)
             assert isinstance(merged_layer, nn.Linear)
             squares[place] += (merged_layer.weight - (Q + delta)).norm().item() ** 2
+    if not whole:
+        raise ValueError("every B is zero, so there is no delta to merge: train first")
     expected = model(tokens).float()
 
     def off(net: Llama) -> float:
