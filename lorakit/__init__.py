@@ -10,11 +10,12 @@ from lorakit.adapters import load_adapter, save_adapter
 from lorakit.begin import begin
 from lorakit.changes import Change, changes, snapshot
 from lorakit.checkpoint import load_base, save_folder
+from lorakit.combining import Combined, compressed, concatenated, shortcut
 from lorakit.counts import Count, count
 from lorakit.deltas import Delta, cut, deltas, extract, random_deltas
 from lorakit.device import pick_device
 from lorakit.experiment import finetune, resume_run
-from lorakit.generation import ask, generate, stream
+from lorakit.generation import ask, generate, generate_rows, stream
 from lorakit.history import History, StepRecord
 from lorakit.lora import (
     ALL_LINEAR,
@@ -42,6 +43,7 @@ from lorakit.presets import PRESETS
 from lorakit.resume import load_checkpoint, save_checkpoint
 from lorakit.run import Result, Run
 from lorakit.scoring import Score, score
+from lorakit.shelf import Shelf
 from lorakit.spectrum import (
     Spectrum,
     energy,
@@ -68,6 +70,7 @@ __all__ = [
     "PRESETS",
     "Batches",
     "Change",
+    "Combined",
     "Count",
     "Delta",
     "Diverged",
@@ -84,6 +87,7 @@ __all__ = [
     "Run",
     "Score",
     "Setup",
+    "Shelf",
     "Spectrum",
     "StepMemory",
     "StepRecord",
@@ -97,6 +101,8 @@ __all__ = [
     "begin",
     "changes",
     "changes_to_fit",
+    "compressed",
+    "concatenated",
     "count",
     "cut",
     "deltas",
@@ -109,6 +115,7 @@ __all__ = [
     "finetune",
     "freeze",
     "generate",
+    "generate_rows",
     "inject",
     "intruders",
     "largest_batch",
@@ -134,6 +141,7 @@ __all__ = [
     "save_checkpoint",
     "save_folder",
     "score",
+    "shortcut",
     "singular_values",
     "singular_values_of_product",
     "snapshot",

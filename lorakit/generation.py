@@ -57,8 +57,8 @@ def generate_rows(
     """
     lengths = sorted({len(prompt) for prompt in prompts})
     if len(lengths) != 1:
-        what = f"of {', '.join(map(str, lengths))} tokens" if lengths else "none"
-        raise ValueError(f"prompts must be of one length, got {what}: generate by length")
+        what = f"{', '.join(map(str, lengths))} tokens" if lengths else "no prompts"
+        raise ValueError(f"prompts must be of one length, got {what}: generate length by length")
     max_new_tokens = min(max_new_tokens, _room(model, prompts[0]))
     weight = model.model.embed_tokens.weight
     capacity = lengths[0] + max_new_tokens

@@ -179,10 +179,9 @@ def test_every_row_has_its_own_dropout(model, tmp_path):
 
 
 def test_dropout_keeps_the_mean(model, tmp_path):
-    shelf, _ = shelf_of(
-        model, tmp_path, {"d": LoRAConfig(rank=1, dropout=0.25, targets=("q_proj",))}
-    )
-    path, adapter = next(iter(shelf.layers("d").items()))
+    config = LoRAConfig(rank=1, dropout=0.25, targets=("q_proj",))
+    shelf, _ = shelf_of(model, tmp_path, {"dropped": config})
+    adapter = next(iter(shelf.layers("dropped").values()))
     mixed = MixedLinear(adapter.base, [adapter], [0, None]).train()
     x = torch.ones(2, 4000, 32)
     torch.manual_seed(0)
