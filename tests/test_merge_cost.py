@@ -163,6 +163,17 @@ def test_a_sum_beyond_the_dtype_is_refused_by_name_and_fits_a_wider_one(adapted)
     assert merge_cost(adapted, torch.bfloat16).layers[3].delta > 1e5
 
 
+@pytest.mark.parametrize(
+    ("entry", "dtype"), [(1e5, torch.float16), (math.nan, torch.float32)], ids=str
+)
+def test_a_base_that_the_dtype_does_not_hold_is_told_from_a_delta(adapted, entry, dtype):
+    name, layer = lora_layers(adapted)[3]
+    layer.base.weight.data[2, 1] = entry
+    message = f"base weight of {name} is not finite in {str(dtype)[6:]}: take a wider dtype"
+    with pytest.raises(ValueError, match=message):
+        merge_cost(adapted, dtype)
+
+
 # In words
 
 

@@ -97,17 +97,6 @@ def test_a_delta_that_is_not_finite_is_refused_and_nothing_changes(model, pertur
     assert all(torch.equal(after[n].nan_to_num(), before[n].nan_to_num()) for n in before)
 
 
-@each_fold
-def test_a_weight_that_is_not_finite_is_told_from_a_delta_that_is_not(model, perturb, fold):
-    inject(model, CONFIG)
-    perturb(model)
-    name, layer = lora_layers(model)[-1]
-    layer.base.weight.data[1, 2] = -math.inf
-    with pytest.raises(ValueError, match=f"weight of {name} is not finite before the merge"):
-        fold(model)
-    assert not any(layer.merged for _, layer in lora_layers(model))
-
-
 def overflowing(model, perturb, size: float):
     """In float16, one entry of the last layer's W + delta is of this size; all others are small."""
     model.half()
@@ -136,8 +125,6 @@ def test_a_sum_beyond_float16_is_refused_by_name_and_nothing_changes(model, pert
 @pytest.mark.parametrize("size", [60_000, -65_000])
 def test_a_sum_just_within_float16_is_merged(model, perturb, fold, size):
     _, layer = overflowing(model, perturb, size)
-    # Larger than 65504 by the quick bound, a row of B times a column of A: the sum itself decides.
-    assert layer.B[0].norm() * layer.A[:, 0].norm() * layer.config.scale > 65_504
     fold(model)
     assert layer.base.weight[0, 0].item() == pytest.approx(size, rel=1e-3)
 

@@ -1,5 +1,6 @@
 """A head of its own answers as before, can be adapted alone, and leaves the embedding in peace."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -11,7 +12,6 @@ from lorakit.adapters import load_adapter, save_adapter
 from lorakit.hf_folder import load_folder, save_folder
 from lorakit.lora import LoRAConfig, inject, lora_layers, trainable, unfreeze
 from lorakit.merging import merge, merge_and_unload, unmerge
-from lorakit.model import Llama
 from lorakit.untie import untie
 
 HEAD = LoRAConfig(rank=4, alpha=12.0, targets=("lm_head", "v_proj"))
@@ -95,8 +95,7 @@ def test_an_adapter_of_the_head_merges_and_unmerges_and_the_embedding_stays(mode
 
 
 def test_a_file_that_names_a_tied_head_is_refused_until_it_is_untied(model, perturb, tmp_path):
-    tied = Llama(model.config)
-    tied.load_state_dict(model.state_dict())
+    tied = copy.deepcopy(model)
     untie(model)
     inject(model, HEAD)
     perturb(model)
