@@ -12,7 +12,8 @@ from lorakit.text import Example
 
 def test_the_method_decides_what_trains_and_how_fast():
     assert Run(method="full").lora is None
-    assert Run(method="lora", rank=4, alpha=2).lora == LoRAConfig(rank=4, alpha=2)
+    for method in ("lora", "qlora"):
+        assert Run(method=method, rank=4, alpha=2).lora == LoRAConfig(rank=4, alpha=2)
     for method, lr in LEARNING_RATES.items():
         assert Run(method=method).train_config("cpu").lr == lr
         assert Run(method=method, lr=3e-5).train_config("cpu").lr == 3e-5
@@ -20,12 +21,25 @@ def test_the_method_decides_what_trains_and_how_fast():
 
 def test_a_gpu_holds_a_frozen_base_in_bfloat16_and_what_trains_in_float32():
     assert Run(method="lora").dtype("cuda") == torch.bfloat16
+    assert Run(method="qlora").dtype("cuda") == torch.bfloat16
     assert Run(method="full").dtype("cuda") == torch.float32
     assert Run(method="full").train_config("cuda").autocast
     assert not Run(method="lora").train_config("cuda").autocast
     for method in LEARNING_RATES:
         assert Run(method=method).dtype("cpu") == torch.float32
         assert not Run(method=method).train_config("cpu").autocast
+
+
+def test_qlora_alone_has_a_quantised_base_and_so_has_its_step():
+    for method in LEARNING_RATES:
+        run = Run(method=method)
+        assert run.quantized == (method == "qlora")
+        assert run.setup(PRESETS["mini"], 20, "cpu").quantized == run.quantized
+
+
+def test_qlora_has_the_rates_of_lora():
+    for rates in (LEARNING_RATES, MINI_LEARNING_RATES):
+        assert rates["qlora"] == rates["lora"]
 
 
 def test_a_variant_is_a_whole_copy_or_a_few_megabytes():
@@ -37,7 +51,7 @@ def test_a_variant_is_a_whole_copy_or_a_few_megabytes():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("method", "qlora"),
+        ("method", "dora"),
         ("rank", 0),
         ("alpha", -1),
         ("batch_size", 0),

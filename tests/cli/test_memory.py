@@ -250,9 +250,13 @@ def test_changes_come_one_on_top_of_the_other_each_with_what_it_saves():
         ["--batch-size", "1", "--accumulation", "6"],
         ["--gradient-checkpointing"],
         ["--method", "lora"],
+        ["--method", "qlora"],
     ]
-    assert changes[-1]["what"] == "LoRA of rank 3"
-    assert [change["fits"] for change in changes] == [False] * 3
+    assert [change["what"] for change in changes[2:]] == [
+        "LoRA of rank 3",
+        "QLoRA, the base in 4 bits",
+    ]
+    assert [change["fits"] for change in changes] == [False] * 4
     before, options = step(lora=None, batch_size=6)["device"], list(full)
     for change in changes:
         assert before - change["saves"] == change["takes"]
@@ -263,9 +267,30 @@ def test_changes_come_one_on_top_of_the_other_each_with_what_it_saves():
 
 def test_lora_on_a_gpu_is_advised_as_it_is_run_there_with_its_base_in_half_precision():
     changes = steps_in(1, "--method", "full", "--device", "cuda", "--batch-size", 1)
-    assert changes[-1]["options"] == ["--method", "lora"]
-    checkpointing = TrainConfig(gradient_checkpointing=True)
-    assert changes[-1]["takes"] == step(**BF16, batch_size=1, config=checkpointing)["device"]
+    assert changes[-2]["options"] == ["--method", "lora"]
+    asked = {**BF16, "batch_size": 1, "config": TrainConfig(gradient_checkpointing=True)}
+    assert changes[-2]["takes"] == step(**asked)["device"]
+    assert changes[-1]["options"] == ["--method", "qlora"]
+    assert changes[-1]["takes"] == step(**asked, quantized=True)["device"]
+
+
+def test_of_an_option_that_is_advised_twice_the_last_is_typed():
+    asked = {"batch_size": 1, "config": TrainConfig(accumulation=4, gradient_checkpointing=True)}
+    budget = step(**asked, quantized=True)["device"]
+    assert budget < step(**asked)["device"]
+    command = ["memory", "--base", "mini", "--method", "full", "--budget", budget]
+    said = lorakit_(*command, code=1)
+    _, advised = said.stderr.split("; it fits with ")
+    assert shlex.split(advised)[-2:] == ["--method", "qlora"] and advised.count("--method") == 1
+    assert lorakit_(*command, *shlex.split(advised)).stderr == ""
+
+
+def test_a_quantised_base_is_estimated_and_said_to_be_qlora():
+    said = lorakit_("memory", "--base", "mini", "--method", "qlora")
+    assert said.stdout.startswith("qlora on mini, 4 x 128 tokens")
+    memory = told("--method", "qlora")["memory"]
+    assert memory == step(quantized=True)
+    assert memory["most"]["weights"] < 0.3 * step()["most"]["weights"]
 
 
 def test_changes_end_with_the_first_that_fits():
@@ -307,7 +332,7 @@ def test_where_no_option_helps_the_way_out_is_another_step():
     [
         ("--base nothing", "'nothing' is no base: give \"smollm2\""),
         ("--base nothing", "presets are mini, smollm2-135m"),
-        ("--method qlora", 'method must be "lora" or "full", got \'qlora\''),
+        ("--method dora", 'method must be one of "lora", "qlora", "full", got \'dora\''),
         ("--rank 0", "rank must be a whole number of at least 1, got 0"),
         ("--rank 129", "rank=129 is more than model.layers.0.mlp.down_proj has"),
         ("--targets q_prj", "'q_prj' matches no linear layer of the model; nearest: q_proj"),

@@ -192,7 +192,7 @@ def test_a_narrow_terminal_cuts_nothing(finetune, columns):
     [
         (["--base", "no-such"], "'no-such' is no base: give \"smollm2\""),
         (["--task", "no-such"], "task 'no-such' is not known"),
-        (["--method", "nonsense"], 'method must be "lora" or "full", got \'nonsense\''),
+        (["--method", "dora"], 'method must be one of "lora", "qlora", "full", got \'dora\''),
         (["--rank", "0"], "rank must be a whole number of at least 1, got 0"),
         (["--targets", "q_prj"], "target 'q_prj' matches no linear layer of the model; nearest: q"),
         (["--out", "base"], "base is not empty: name a new folder"),

@@ -9,6 +9,7 @@ from lorakit.lora import LoRAConfig, inject
 from lorakit.memory import DTYPES, PARTS, Setup, StepMemory, estimate, measure
 from lorakit.model import Llama
 from lorakit.presets import PRESETS
+from lorakit.qlora import quantize_
 from lorakit.step import TrainConfig, make_optimizer, set_checkpointing, step
 from lorakit.text import Batches, Encoded
 
@@ -22,6 +23,8 @@ def built(setup: Setup) -> Llama:
         net = Llama(setup.model)
     finally:
         torch.set_default_dtype(torch.float32)
+    if setup.quantized:
+        quantize_(net)
     if setup.lora is not None:
         inject(net, setup.lora)
     return net
@@ -161,6 +164,46 @@ def test_a_step_that_nobody_follows_takes_as_much(dtype, lora, checkpointing):
     told = estimate(setup)
     at_start = told.most.weights + told.most.optimizer
     assert told.peak.total - at_start == pytest.approx(peak, rel=0.005)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 5])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_quantised_base_is_estimated_to_the_byte(layers, batch_size):
+    model = replace(MINI, num_hidden_layers=layers)
+    options = {"model": model, "lora": LORA, "quantized": True, "length": 20}
+    assert_agree(Setup(**options, batch_size=batch_size), rel=0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"config": TrainConfig(gradient_checkpointing=True)},
+        {"config": TrainConfig(autocast=True)},
+        {"config": TrainConfig(accumulation=3)},
+        {"dtype": "bfloat16"},
+        {"lora": LoRAConfig(rank=3, targets=("q_proj", "v_proj"), dropout=0.2)},
+    ],
+    ids=["checkpointing", "autocast", "accumulation", "16 bits", "q and v"],
+)
+def test_over_a_quantised_base_every_setting_counts(options):
+    few = {"model": MINI, "lora": LORA, "quantized": True, "batch_size": 3, "length": 20}
+    assert_agree(Setup(**few | options))
+
+
+def test_4_bits_take_the_place_of_the_plain_weights_and_of_no_activation():
+    plain = Setup(model=MINI, lora=LORA, batch_size=8, length=64)
+    held, packed = estimate(plain), estimate(replace(plain, quantized=True))
+    linear, saved = 802_816, held.most.weights - packed.most.weights
+    assert 4 - saved / linear == pytest.approx(0.516, rel=0.01)
+    assert packed.most.activations == held.most.activations
+    assert packed.most.optimizer == held.most.optimizer
+    assert packed.phases["forward"].temporaries > held.phases["forward"].temporaries
+
+
+def test_quantising_is_no_part_of_the_step_and_leaves_no_room_behind():
+    options = {"model": PRESETS["llama-3-8b"], "lora": LoRAConfig(rank=1), "dtype": "bfloat16"}
+    held = estimate(Setup(**options, quantized=True, device="cuda"))
+    assert held.reserved < 1.3 * held.peak.tensors < 2 * 8_030_261_248 / 1.3
 
 
 def test_large_models_are_estimated_from_their_configs():

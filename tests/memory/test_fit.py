@@ -80,5 +80,18 @@ def test_changes_come_in_order_and_add_up():
 
 def test_where_nothing_suffices_the_last_change_says_so():
     changes = changes_to_fit(1_000_000, replace(MINI, lora=LoRAConfig(rank=1)))
-    assert [change.what for change in changes] == ["gradient checkpointing"]
+    assert [change.what for change in changes] == [
+        "gradient checkpointing",
+        "QLoRA, the base in 4 bits",
+    ]
     assert not changes[-1].fits
+
+
+def test_after_lora_comes_a_base_in_4_bits_and_after_that_nothing():
+    config = TrainConfig(gradient_checkpointing=True)
+    last = replace(MINI, config=config, lora=LoRAConfig(rank=2), quantized=True)
+    *_, lora, qlora = changes_to_fit(estimate(last).device, replace(MINI, config=config), rank=2)
+    assert (lora.what, lora.fits) == ("LoRA of rank 2", False)
+    assert (qlora.setup, qlora.fits) == (last, True)
+    assert qlora.saves == estimate(lora.setup).device - estimate(last).device > 0
+    assert changes_to_fit(1, last) == []

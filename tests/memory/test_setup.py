@@ -22,6 +22,8 @@ MINI = PRESETS["mini"]
         ({"device": "tpu"}, "device must be one of cpu, cuda, got 'tpu'"),
         ({"lora": LoRAConfig(rank=129)}, r"rank=129 is more than .*_proj has .*\(128\)"),
         ({"lora": LoRAConfig(targets=("q_porj",))}, "'q_porj' matches no linear layer"),
+        ({"lora": LoRAConfig(rank_pattern={"v_proj": 4})}, r"rank_pattern=\{'v_proj': 4\} is not"),
+        ({"quantized": True}, "quantized=True needs lora: 4 bits cannot train"),
     ],
 )
 def test_nonsense_is_refused(options, said):
