@@ -86,6 +86,8 @@ def read_config(folder: Path | str) -> ModelConfig:
     if not path.is_file():
         raise ValueError(f"{folder} is no Hugging Face model folder: it has no {CONFIG}")
     saved = read_json(path)
+    if not isinstance(saved, dict):
+        raise ValueError(f"{path} holds no fields, but {saved!r}")
     if (kind := saved.get("model_type")) != "llama":
         raise ValueError(f'{path}: this code reads llama, and "{kind}" is another architecture')
     for field, value in FIXED.items():
@@ -95,6 +97,10 @@ def read_config(folder: Path | str) -> ModelConfig:
         config = _parse(saved)
     except KeyError as missing:
         raise ValueError(f"{path} lacks {missing}") from missing
+    except (AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{path}: a field is of another kind than it has to be: {error}"
+        ) from error
     if saved.get("head_dim") not in (None, config.head_dim):
         raise ValueError(
             f"{path}: head_dim={saved['head_dim']} is not read, only hidden_size / "
@@ -118,6 +124,8 @@ def build(config: ModelConfig, weights: Mapping[str, Tensor], source: Path) -> L
             raise ValueError(f"{source} lacks the tensor {name}: is it wholly there?")
         if (found := tuple(weights[name].shape)) != shape:
             raise ValueError(f"{source}: {name} is {found}, its config says {shape}")
+        if not weights[name].is_floating_point():
+            raise ValueError(f"{source}: {name} is {weights[name].dtype}, and weights are floats")
     if unused := sorted(weights.keys() - shapes.keys()):
         raise ValueError(f"{source} holds {unused[0]}, for which its config has no place")
     model.load_state_dict(weights, strict=False, assign=True)

@@ -259,6 +259,8 @@ def test_what_a_config_leaves_out_stands_at_transformers_default(tmp_path):
         ({"rope_parameters": {"rope_type": "yarn"}}, 'rope type "yarn" is not read'),
         ({"rope_scaling": {"rope_type": "llama3"}}, "lacks 'factor'"),
         ({"num_attention_heads": 5}, "num_attention_heads=5"),
+        ({"num_hidden_layers": "2"}, "a field is of another kind than it has to be: '<' not"),
+        ({"rope_scaling": [8.0]}, "a field is of another kind than it has to be: 'list'"),
     ],
     ids=str,
 )
@@ -270,6 +272,12 @@ def test_a_config_of_another_kind_is_refused_by_name(tmp_path, fields, message):
 def test_a_field_without_a_default_that_is_missing_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ValueError, match=r"config\.json lacks 'num_attention_heads'"):
+        read_config(tmp_path)
+
+
+def test_a_config_without_fields_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"config\.json holds no fields, but \[1\]"):
         read_config(tmp_path)
 
 
@@ -296,8 +304,12 @@ def put(name, *shape):
         (put("model.norm.weight", 31), r"model.norm.weight is \(31,\), its config says \(32,\)"),
         (put("model.layers.2.mlp.up_proj.weight", 48, 32), "holds model.layers.2.mlp.up_proj"),
         (put("model.layers.0.self_attn.q_proj.bias", 32), "holds .*q_proj.bias, for which"),
+        (
+            lambda state: state.update({"model.norm.weight": torch.ones(32).int()}),
+            "model.norm.weight is torch.int32, and weights are floats",
+        ),
     ],
-    ids=["missing", "misshaped", "a layer too many", "a bias"],
+    ids=["missing", "misshaped", "a layer too many", "a bias", "whole numbers"],
 )
 def test_weights_that_do_not_fit_are_refused_by_name(folder, edit, message):
     rewrite(folder, edit)
