@@ -2,7 +2,8 @@
 
     python -m lorakit.real_model data/results/real_model.json data/adapters-smollm2
 
-    runs      a row a method and seed: scores, losses, memory estimated and measured, bytes, answers
+    runs      a row a method and seed: scores, losses, memory, bytes on disk, answers
+    memory    one step by each method, estimated and measured
     cuts      exact match when a delta keeps its first k directions; none of it, all of it
     swaps     three adapters over one base, each judged on all three tasks
     merges    an adapter kept and merged, over a base in each dtype: what rounding takes
@@ -20,21 +21,21 @@ from pathlib import Path
 from statistics import median
 
 from lorakit.adapters import save_adapter
+from lorakit.begin import begin
 from lorakit.device import pick_device
 from lorakit.experiment import finetune
 from lorakit.files import write_rows
-from lorakit.memory import StepMemory, estimate
+from lorakit.memory import StepMemory, estimate, measure
+from lorakit.model import Llama
 from lorakit.orders import FORMS
 from lorakit.run import Result, Run
 from lorakit.spectrum import energy
 from lorakit.sweep import machine
-from lorakit.tasks import load_task
-from lorakit.text import encode_batches
 from lorakit.trials import Row, cut_rows, merge_rows, quantised_rows, swap_rows
 
 METHODS = ("full", "lora", "qlora")
 SEEDS = range(5)
-FEW = 8  # values whose energy is told
+SHARES = (1, 2, 4, 8)  # of how many singular values the energy is told
 
 RUN = Run(base="smollm2", task="orders", rank=8, steps=40, answers=0)
 # For the shelf: as small as learns the form.
@@ -42,17 +43,10 @@ SMALL = replace(RUN, rank=4, targets=("q_proj", "v_proj"), lr=2e-3)
 
 
 def run_row(result: Result) -> Row:
-    """What a run gave, as JSON; its memory is that of the step that held most."""
-    run, device = result.run, pick_device().type
-    batches = encode_batches(
-        result.tokenizer, load_task(run.task).train, batch_size=run.batch_size, seed=run.seed
-    )
-    foretold = estimate(run.setup(result.model.config, batches.longest, device))
+    """What a run gave, as JSON; `memory` is that of the step that held most, while it trained."""
     assert result.after is not None and result.memory is not None
-    shares = [spectrum.energy(FEW) for spectrum in result.spectra]
-    chance = [energy(spectrum.random, FEW) for spectrum in result.spectra]
     return {
-        "run": asdict(run),
+        "run": asdict(result.run),
         "before": result.before.exact_match,
         "after": result.after.exact_match,
         "loss": result.after.loss,
@@ -60,17 +54,33 @@ def run_row(result: Result) -> Row:
         "trainable": result.parameters.trainable,
         "disk": result.disk,
         "seconds": round(result.history.seconds, 2),
-        "measured": _bytes(result.memory),
-        "estimated": _bytes(foretold),
-        f"energy_{FEW}": round(median(shares), 4),
-        f"random_energy_{FEW}": round(median(chance), 4),
+        "memory": _bytes(result.memory),
+        "energy": {k: round(median(s.energy(k) for s in result.spectra), 4) for k in SHARES},
+        "random_energy": {
+            k: round(median(energy(s.random, k) for s in result.spectra), 4) for k in SHARES
+        },
         "answers": [asdict(answer) for answer in result.answers],
+    }
+
+
+def memory_row(run: Run) -> Row:
+    """A training step on the run's first batch, measured, and foretold from its shape alone."""
+    training = begin(run)
+    assert isinstance(training.model, Llama)
+    held = measure(training.model, training.batches, training.config)
+    tokens, _ = training.batches.batch(0)
+    setup = run.setup(training.model.config, tokens.shape[1], pick_device().type)
+    return {
+        "method": run.method,
+        "length": tokens.shape[1],
+        "measured": _bytes(held),
+        "estimated": _bytes(estimate(setup)),
     }
 
 
 def _bytes(held: StepMemory) -> Row:
     told = held.to_json()
-    return {name: told[name] for name in ("peak", "peak_phase", "reserved")}
+    return {name: told[name] for name in ("peak", "peak_phase", "phases")}
 
 
 def record(
@@ -95,6 +105,7 @@ def record(
             assert result.after is not None
             report(f"{method}, seed {seed}: {result.after.exact_match:.2f}")
             if first:
+                yield "memory", [memory_row(result.run)]
                 if method == "qlora":
                     yield "quantised", quantised_rows(result)
                 else:

@@ -38,16 +38,24 @@ def test_there_is_a_row_for_each_method_and_seed(tables):
     assert all(len(row["losses"]) == 2 for row in tables["runs"])
 
 
-def test_memory_is_foretold_and_measured_in_the_same_units(tables, small):
+def test_memory_is_foretold_to_the_byte_and_measured(tables):
+    assert [row["method"] for row in tables["memory"]] == [*METHODS]
+    for row in tables["memory"]:
+        for phase, held in row["measured"]["phases"].items():
+            foretold = row["estimated"]["phases"][phase]
+            assert held["weights"] == foretold["weights"]
+            assert held["total"] == pytest.approx(foretold["total"], rel=0.01)
+
+
+def test_energy_is_told_beside_chance(tables):
     for row in tables["runs"]:
-        assert row["measured"]["peak"]["total"] == pytest.approx(
-            row["estimated"]["peak"]["total"], rel=0.03
-        )
-        assert row["measured"]["peak"]["weights"] == row["estimated"]["peak"]["weights"]
+        shares, chance = row["energy"], row["random_energy"]
+        assert [*shares] == [1, 2, 4, 8]
+        assert all(chance[k] < shares[k] < 1 for k in (1, 2, 4))
 
 
 def test_the_first_seed_is_looked_into(tables, tmp_path):
-    assert tables.keys() == {"runs", "cuts", "merges", "quantised", "swaps"}
+    assert tables.keys() == {"runs", "memory", "cuts", "merges", "quantised", "swaps"}
     assert {(row["method"], row["seed"]) for row in tables["cuts"]} == {("full", 0), ("lora", 0)}
     assert len(tables["swaps"]) == len(TASKS) ** 2
 
