@@ -21,7 +21,7 @@ from lorakit.memory.allocator import allocator_like
 from lorakit.memory.breakdown import PARTS, MemoryBreakdown, StepMemory
 from lorakit.memory.tracker import Tracker
 from lorakit.step import TrainConfig, make_optimizer, set_checkpointing, step
-from lorakit.text import Batches
+from lorakit.text import Stream
 
 SLOWDOWN = 0.1  # of a run, at most
 
@@ -159,7 +159,7 @@ class Recorder:
         return cost <= SLOWDOWN * plain * self._steps
 
 
-def measure(model: nn.Module, batches: Batches, config: TrainConfig) -> StepMemory:
+def measure(model: nn.Module, batches: Stream, config: TrainConfig) -> StepMemory:
     """Run two real steps with learning rate 0, so that no weight changes; what the second held.
 
     The first makes the optimizer's state.
