@@ -24,8 +24,10 @@ ROOMS = [
         "lora",
         "model",
         "quantize",
+        "quiz",
         "spectrum",
         "subspaces",
+        "terms",
         "world",
     },
     {
@@ -39,6 +41,7 @@ ROOMS = [
         "places",
         "presets",
         "qlora",
+        "quiz_score",
         "status",
         "text",
         "untie",

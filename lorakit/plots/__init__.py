@@ -11,6 +11,7 @@ from lorakit.plots.style import COLORS, PARTS, figure, png, save_picture
 from lorakit.plots.surface import draw_surface
 from lorakit.plots.tensors import draw_tensors
 from lorakit.plots.timeline import draw_timeline
+from lorakit.plots.topics import draw_topics
 from lorakit.plots.training import draw_loss, draw_pace
 from lorakit.plots.truncation import draw_cut, draw_scores
 
@@ -34,6 +35,7 @@ __all__ = [
     "draw_surface",
     "draw_tensors",
     "draw_timeline",
+    "draw_topics",
     "figure",
     "png",
     "save_picture",

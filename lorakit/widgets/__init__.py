@@ -3,6 +3,7 @@
 from lorakit.widgets.budget import BudgetExplorer
 from lorakit.widgets.explorable import Explorable, shown
 from lorakit.widgets.finetune import FinetuneExplorer
+from lorakit.widgets.glossary import Glossary
 from lorakit.widgets.handshake import Handshake
 from lorakit.widgets.job import Job
 from lorakit.widgets.live_memory import LiveMemoryExplorer
@@ -11,6 +12,7 @@ from lorakit.widgets.overlap import OverlapExplorer
 from lorakit.widgets.pace import PaceExplorer
 from lorakit.widgets.parameters import ParametersExplorer
 from lorakit.widgets.picture import Picture
+from lorakit.widgets.quiz import QuizExplorer
 from lorakit.widgets.race import RaceExplorer
 from lorakit.widgets.rank_alpha import RankAlphaExplorer
 from lorakit.widgets.scrubber import SweepExplorer
@@ -24,6 +26,7 @@ __all__ = [
     "BudgetExplorer",
     "Explorable",
     "FinetuneExplorer",
+    "Glossary",
     "Handshake",
     "Job",
     "LiveMemoryExplorer",
@@ -32,6 +35,7 @@ __all__ = [
     "PaceExplorer",
     "ParametersExplorer",
     "Picture",
+    "QuizExplorer",
     "RaceExplorer",
     "RankAlphaExplorer",
     "SpectrumExplorer",

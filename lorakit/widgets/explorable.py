@@ -62,7 +62,7 @@ class Explorable(ipywidgets.VBox):
         for made in self._made.values():
             made[:] = [(cell, other) for cell, other in made if other is not self]
         for child in self.children:
-            _close(child)
+            close_whole(child)
         super().close()
         _close_dress(self)
 
@@ -112,9 +112,10 @@ def shown(callback: Callback) -> Callback:
     return call  # type: ignore[return-value]
 
 
-def _close(widget: ipywidgets.Widget) -> None:
+def close_whole(widget: ipywidgets.Widget) -> None:
+    """Close a widget with all that is in it; by itself Jupyter would keep what it holds."""
     for child in getattr(widget, "children", ()):
-        _close(child)
+        close_whole(child)
     widget.close()
     _close_dress(widget)
 
