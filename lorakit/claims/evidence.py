@@ -36,10 +36,22 @@ def orders() -> list[Row]:
 
 
 @lru_cache
+def real_model() -> dict[str, Any]:
+    """The lesson on SmolLM2: tables of runs, memory, cuts, swaps and merges."""
+    return read_json(RESULTS / "real_model.json")
+
+
+@lru_cache
 def embedding(task: str, arm: str) -> list[Row]:
     """Runs in which not what a method says trains, but what `arm` says."""
     rows = read_json(RESULTS / "embedding.json")["rows"]
     return [row for row in rows if (row["run"]["task"], row["arm"]) == (task, arm)]
+
+
+@lru_cache
+def claims() -> list[Row]:
+    """Every claim with its verdicts, as judged last."""
+    return read_json(RESULTS / "claims.json")["claims"]
 
 
 def grouped(rows: Iterable[Row], key: Callable[[Row], Hashable]) -> dict[Any, list[Row]]:

@@ -1,5 +1,6 @@
 """Explorables for notebooks: controls -> plain function -> drawing -> picture, one to a file."""
 
+from lorakit.widgets.adapter_file import AdapterFileExplorer
 from lorakit.widgets.budget import BudgetExplorer
 from lorakit.widgets.explorable import Explorable, shown
 from lorakit.widgets.finetune import FinetuneExplorer
@@ -15,7 +16,9 @@ from lorakit.widgets.picture import Picture
 from lorakit.widgets.quiz import QuizExplorer
 from lorakit.widgets.race import RaceExplorer
 from lorakit.widgets.rank_alpha import RankAlphaExplorer
+from lorakit.widgets.real_model import RealModelExplorer
 from lorakit.widgets.scrubber import SweepExplorer
+from lorakit.widgets.shelf import ShelfExplorer
 from lorakit.widgets.spectrum import SpectrumExplorer
 from lorakit.widgets.starts import StartsExplorer
 from lorakit.widgets.step import StepExplorer
@@ -23,6 +26,7 @@ from lorakit.widgets.truncation import TruncationExplorer
 from lorakit.widgets.when_full_wins import WhenFullWinsExplorer
 
 __all__ = [
+    "AdapterFileExplorer",
     "BudgetExplorer",
     "Explorable",
     "FinetuneExplorer",
@@ -38,6 +42,8 @@ __all__ = [
     "QuizExplorer",
     "RaceExplorer",
     "RankAlphaExplorer",
+    "RealModelExplorer",
+    "ShelfExplorer",
     "SpectrumExplorer",
     "StartsExplorer",
     "StepExplorer",
