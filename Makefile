@@ -3,7 +3,7 @@
 
 PY = .venv/bin/python
 
-.PHONY: help lab test test-all suite slow notebooks clean
+.PHONY: help lab present test test-all suite slow notebooks clean
 
 help: ## show these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -12,6 +12,10 @@ help: ## show these lines
 lab: ## open the lesson in JupyterLab
 	@sh bootstrap.sh lab
 	$(PY) -m lorakit.cli lab
+
+present: ## open the teacher's screen
+	@sh bootstrap.sh lab
+	$(PY) -m lorakit.cli present
 
 test: ## check style and types, run every test and every notebook
 	@sh bootstrap.sh test

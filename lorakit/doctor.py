@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -139,9 +139,16 @@ def open_lab(options: Sequence[str]) -> int:
         *(sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1"),
         *(f"--ServerApp.root_dir={root}", *options, str(root / LESSON)),
     ]
-    # Ctrl-C reaches JupyterLab too, which asks before it ends: wait for its answer.
+    return until_closed(command)
+
+
+def until_closed(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
+    """Run a server until it is closed; its exit code.
+
+    Ctrl-C reaches the server too, which may ask before it ends: its answer is waited for.
+    """
     before = signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
-        return subprocess.call(command)
+        return subprocess.call(command, env=environment)
     finally:
         signal.signal(signal.SIGINT, before)

@@ -172,7 +172,7 @@ def lesson(tmp_path, monkeypatch) -> Path:
 
 def test_jupyterlab_opens_the_lesson_on_this_machine_alone(lesson, monkeypatch):
     heard = []
-    monkeypatch.setattr(subprocess, "call", lambda command: heard.append(command) or 5)
+    monkeypatch.setattr(subprocess, "call", lambda command, env: heard.append(command) or 5)
     assert open_lab(["--port", "9999"]) == 5
     (command,) = heard
     assert command[:3] == [sys.executable, "-m", "jupyterlab"]
@@ -185,7 +185,7 @@ def test_jupyterlab_opens_the_lesson_on_this_machine_alone(lesson, monkeypatch):
 def test_ctrl_c_is_left_to_jupyterlab(lesson, monkeypatch):
     before = signal.getsignal(signal.SIGINT)
 
-    def call(command):
+    def call(command, env):
         os.kill(os.getpid(), signal.SIGINT)
         return 0
 
@@ -196,7 +196,7 @@ def test_ctrl_c_is_left_to_jupyterlab(lesson, monkeypatch):
 
 def test_without_the_notebooks_nothing_is_started(lesson, monkeypatch):
     lesson.unlink()
-    monkeypatch.setattr(subprocess, "call", lambda command: pytest.fail("started"))
+    monkeypatch.setattr(subprocess, "call", lambda command, env: pytest.fail("started"))
     with pytest.raises(FileNotFoundError, match="clone the repository"):
         open_lab([])
     said = CliRunner().invoke(app, ["lab"])

@@ -77,6 +77,7 @@ ROOMS = [
     {"science"},
     {"plots"},
     {"claims", "console", "doctor"},
+    {"present"},
     {"widgets"},
     {"cli"},
 ]

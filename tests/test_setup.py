@@ -341,7 +341,7 @@ def test_a_refusal_leaves_the_environment_as_it_was(machine):
 def test_make_alone_tells_the_commands(bare):
     shown = bare.make().stdout
     names = re.findall(r"^make ([\w-]+)", shown, re.MULTILINE)
-    assert names == ["help", "lab", "test", "test-all", "notebooks", "clean"]
+    assert names == ["help", "lab", "present", "test", "test-all", "notebooks", "clean"]
 
 
 LOCK = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line[0] != "#"]

@@ -4,7 +4,7 @@ options.py     what more than one command can be told
 weights.py     commands that load weights: finetune, merge, generate
 counting.py    commands that need none: params, memory
 budget.py      whether a step fits, and the options that make it fit
-machine.py     doctor, lab
+machine.py     doctor, lab, present
 
 Drawing and JupyterLab are imported where they are used: `lorakit --help` needs PyTorch, not them.
 """
@@ -12,7 +12,7 @@ Drawing and JupyterLab are imported where they are used: `lorakit --help` needs 
 import typer
 
 from lorakit.cli.counting import memory, params
-from lorakit.cli.machine import doctor, lab
+from lorakit.cli.machine import doctor, lab, present
 from lorakit.cli.weights import finetune, generate, merge
 from lorakit.console import plain_errors
 
@@ -24,9 +24,9 @@ app = typer.Typer(
 )
 for command in (finetune, merge, generate, params, memory, doctor):
     app.command()(plain_errors(command))
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
-    plain_errors(lab)
-)
+for command in (lab, present):
+    passing_on = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command(context_settings=passing_on)(plain_errors(command))
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
-"""Commands about this machine: is it ready, and open the lesson on it."""
+"""Commands about this machine: is it ready, and open the lesson or the teacher's screen on it."""
 
 import typer
 
 from lorakit.cli.options import Json
 from lorakit.console import say, show, show_json
 from lorakit.doctor import examine, open_lab
+from lorakit.present import open_stage
 
 
 def doctor(as_json: Json = False) -> None:
@@ -24,3 +25,8 @@ def doctor(as_json: Json = False) -> None:
 def lab(context: typer.Context) -> None:
     """Open the lesson in JupyterLab, on this machine alone; further options go to JupyterLab."""
     raise typer.Exit(open_lab(context.args))
+
+
+def present(context: typer.Context) -> None:
+    """Open the teacher's screen, on this machine alone; further options go to Voila."""
+    raise typer.Exit(open_stage(context.args))

@@ -2,6 +2,7 @@
 
 from lorakit.widgets.adapter_file import AdapterFileExplorer
 from lorakit.widgets.budget import BudgetExplorer
+from lorakit.widgets.claim import ClaimExplorer
 from lorakit.widgets.explorable import Explorable, shown
 from lorakit.widgets.finetune import FinetuneExplorer
 from lorakit.widgets.glossary import Glossary
@@ -28,6 +29,7 @@ from lorakit.widgets.when_full_wins import WhenFullWinsExplorer
 __all__ = [
     "AdapterFileExplorer",
     "BudgetExplorer",
+    "ClaimExplorer",
     "Explorable",
     "FinetuneExplorer",
     "Glossary",

@@ -16,6 +16,13 @@ def test_further_options_of_lab_go_to_jupyterlab(monkeypatch):
     assert heard == [["--port", "9999", "--no-browser"]]
 
 
+def test_further_options_of_present_go_to_voila(monkeypatch):
+    heard = []
+    monkeypatch.setattr("lorakit.cli.machine.open_stage", lambda options: heard.append(options))
+    lorakit_("present", "--port", 9999)
+    assert heard == [["--port", "9999"]]
+
+
 def test_help_needs_no_drawing_and_no_notebook():
     heavy = {"matplotlib", "IPython", "ipywidgets", "jupyter_client", "transformers", "peft"}
     code = (
@@ -25,7 +32,7 @@ def test_help_needs_no_drawing_and_no_notebook():
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.returncode == 0
     assert process.stderr.split() == []
-    commands = ("finetune", "merge", "generate", "params", "memory", "doctor", "lab")
+    commands = ("finetune", "merge", "generate", "params", "memory", "doctor", "lab", "present")
     assert all(f" {name} " in process.stdout for name in commands)
 
 

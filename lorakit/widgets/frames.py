@@ -1,0 +1,180 @@
+"""The lesson on the teacher's screen: its questions in their order, and what answers each.
+
+    predict = FRAMES["changed"]         question, options, right: a page may ask the same
+
+Everything is from committed results or is counted; what trains, trains on a button. Every `right`
+is checked by a test against what was counted or measured.
+"""
+
+from dataclasses import replace
+
+from lorakit.presets import PRESETS
+from lorakit.run import Run
+from lorakit.widgets.claim import ClaimExplorer
+from lorakit.widgets.memory import MemoryExplorer
+from lorakit.widgets.parameters import ParametersExplorer
+from lorakit.widgets.race import RaceExplorer
+from lorakit.widgets.scrubber import SweepExplorer
+from lorakit.widgets.stage import Frame
+from lorakit.widgets.step import StepExplorer
+from lorakit.widgets.when_full_wins import WhenFullWinsExplorer
+
+RUN = Run(base="mini", task="json", rank=8, alpha=16, batch_size=16, steps=60)
+MANNERS = replace(RUN, task="manners-dialect", batch_size=8, steps=20, heldout=32)
+
+
+def best_rates() -> SweepExplorer:
+    """The sweep of ranks along the learning rate, on the task where the rate is in plain sight."""
+    explorer = SweepExplorer("rank")
+    explorer.controls["task"].value = MANNERS.task
+    explorer.x.value, explorer.measure.value = "lr", "loss"
+    return explorer
+
+
+def deep() -> WhenFullWinsExplorer:
+    explorer = WhenFullWinsExplorer()
+    explorer.task.value = "deep"
+    return explorer
+
+
+_ALL = [
+    Frame(
+        key="changed",
+        page="01",
+        question="One step of full fine-tuning sees sixteen short examples. "
+        "How many of the model's 835,456 parameters does it change?",
+        options=("those that the answers' words use", "about half", "all, or all but a few"),
+        right=2,
+        answer="The embedding is the output head too: the loss pushes every word's score.",
+        explorable=lambda: StepExplorer(RUN.with_method("full")),
+    ),
+    Frame(
+        key="bill",
+        page="01",
+        question="Gradients and AdamW's state: how much beside the weights?",
+        options=("as much", "twice as much", "three times as much", "it grows with the batch"),
+        right=2,
+        answer="One time the weights for gradients, two times for AdamW's means. What grows with "
+        "the batch is the activations.",
+        explorable=lambda: MemoryExplorer(
+            PRESETS["mini"], RUN.with_method("full"), length=80, measure=False
+        ),
+    ),
+    Frame(
+        key="first-step",
+        page="02",
+        question="LoRA, B zero at the start. After one step, what has changed?",
+        options=("A alone", "B alone", "A and B", "A, B and W"),
+        right=1,
+        answer="A's gradient is multiplied by B, which is zero. From the second step on both move.",
+        explorable=lambda: StepExplorer(RUN),
+    ),
+    Frame(
+        key="under-1-percent",
+        page="02",
+        question="Rank 8 beside every linear layer. Where does it train less than 1%?",
+        options=(
+            "on the mini model, 128 wide, too",
+            "from SmolLM2-135M on, 576 wide",
+            "from Llama 3.2 1B on, 2,048 wide",
+            "on Llama 3 70B alone, 8,192 wide",
+        ),
+        right=2,
+        answer="Of a square weight it is 2 r / d: the wider the model, the smaller the share.",
+        explorable=lambda: ParametersExplorer("mini", rank=8, alpha=16),
+    ),
+    Frame(
+        key="directions",
+        page="03",
+        question="Full fine-tuning may use 128 directions in each layer. "
+        "How many hold 90% of its change?",
+        options=("3, as of an adapter", "about 20", "about 80, as by chance", "nearly all 128"),
+        right=1,
+        answer="Nobody told it to be thrifty, and it uses few: more than an adapter, "
+        "a fraction of what chance would.",
+        explorable=lambda: ClaimExplorer("H10"),
+    ),
+    Frame(
+        key="rank",
+        page="04",
+        question="Rank 64 trains 64 times as many numbers as rank 1. Each at its own best rate: "
+        "how many more answers are right, on manners-dialect?",
+        options=("none: rank 1 has more", "up to 10 in 100", "10 to 40 in 100", "over 40 in 100"),
+        right=1,
+        answer="More rank does no harm, and soon brings nothing.",
+        explorable=lambda: ClaimExplorer("H7"),
+    ),
+    Frame(
+        key="best-rate",
+        page="04",
+        question="The best learning rate of rank 8, beside that of full fine-tuning?",
+        options=("a fifth or less", "about the same", "5 times or more"),
+        right=2,
+        answer="One rate for all is not fair: it is a rate that suits one of them.",
+        explorable=best_rates,
+    ),
+    Frame(
+        key="race",
+        page="04",
+        question="A race, with full fine-tuning's best rate for all. Who is ahead?",
+        options=("rank 1", "rank 8", "rank 64", "full fine-tuning"),
+        right=3,
+        answer="Press Start, then give LoRA its own rate, 0.01, and race again.",
+        explorable=lambda: RaceExplorer(
+            replace(MANNERS.with_method("full"), lr=0.002), ranks=(1, 8, 64)
+        ),
+    ),
+    Frame(
+        key="peak",
+        page="05",
+        question="Rank 4 trains a twentieth of the mini model. What share of full fine-tuning's "
+        "memory does a step of 32 rows take?",
+        options=("a twentieth", "a third", "half", "over four fifths"),
+        right=3,
+        answer="LoRA saves gradients and optimizer state. The activations stay, and with many rows "
+        "they are nearly everything.",
+        explorable=lambda: ClaimExplorer("H2"),
+    ),
+    Frame(
+        key="file",
+        page="06",
+        question="SmolLM2-135M, rank 4 on q and v. How many times smaller than a copy of the model "
+        "is an adapter's file?",
+        options=("about 6 times", "about 60 times", "about 600 times", "about 6,000 times"),
+        right=2,
+        answer="So one keeps the base once, and an adapter for each task.",
+        explorable=lambda: ClaimExplorer("H3", "smollm2"),
+    ),
+    Frame(
+        key="deep",
+        page="07",
+        question="A deep change: every word means another one. With more examples, "
+        "LoRA's loss beside that of full fine-tuning...",
+        options=("catches up", "stays as far behind", "falls further behind"),
+        right=2,
+        answer="Here full fine-tuning wins, and the more data the more. But why?",
+        explorable=deep,
+    ),
+    Frame(
+        key="reach",
+        page="07",
+        question="All linear layers in full, every direction of them, without the embedding and "
+        "the norms. On the deep task this does as well as...",
+        options=("full fine-tuning", "neither: half-way", "LoRA, or nearly so"),
+        right=2,
+        answer="It was not rank. No adapter on linear layers reaches the embedding; with it, "
+        "rank 8 is level with full fine-tuning.",
+        explorable=lambda: ClaimExplorer("full wins, why"),
+    ),
+    Frame(
+        key="real",
+        page="09",
+        question="SmolLM2-135M, 60 examples: full fine-tuning gets 98 of 100 orders right. "
+        "Rank 1, with 0.23% of the parameters?",
+        options=("under 50", "50 to 80", "80 to 94", "95 or more"),
+        right=3,
+        answer="The words were known, the form was new: a narrow task.",
+        explorable=lambda: ClaimExplorer("H5", "smollm2"),
+    ),
+]
+FRAMES = {frame.key: frame for frame in _ALL}

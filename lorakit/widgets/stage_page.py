@@ -1,0 +1,69 @@
+"""How a stage looks on a page, and its keys: what the browser does by itself.
+
+Sizes are for a wall of 1280 x 720 pixels; a larger one enlarges everything, letters and pictures
+alike, by the same factor.
+"""
+
+WALL = 1280, 720
+
+STYLE = """<style>
+.stage { --jp-widgets-font-size: 14px; zoom: var(--stage-zoom, 1); overflow: hidden;
+    width: var(--stage-width, 100%); height: var(--stage-height, auto); padding: 6px 14px;
+    box-sizing: border-box; }
+.stage-window { flex: 1 1 0; min-height: 0; }
+.stage-frame, .stage-frame > .widget-hbox { height: 100%; width: 100%; }
+.stage-asked { flex: 1 1 0; overflow: auto; --jp-widgets-font-size: 28px;
+    --jp-widgets-inline-height: 52px; }
+.stage-asked h2 { font-size: 38px; line-height: 1.2; margin: 8px 0 16px; }
+.stage-asked > .widget-hbox { align-items: flex-start; margin-bottom: 14px; overflow: visible;
+    flex: 0 0 auto; }
+.stage-asked .widget-text { flex: 0 0 150px; }
+.stage-asked .widget-text label { width: 34px; flex: 0 0 auto; font-weight: bold; }
+.stage-asked .widget-html { height: auto; flex: 1 1 auto; }
+.stage-asked .widget-html-content, .stage-asked p { font-size: 28px; line-height: 1.3; }
+.stage-option { padding: 4px 10px 8px; }
+.stage-bar { height: 16px; margin-top: 4px; }
+.stage-pane { display: none; }
+.stage-revealed .stage-pane { display: flex; flex: 0 0 905px; overflow: auto; }
+.stage-pane > .widget-vbox, .stage-pane > .widget-vbox > * { flex: 0 0 auto; }
+.stage-revealed .stage-asked { --jp-widgets-font-size: 17px; --jp-widgets-inline-height: 30px; }
+.stage-revealed .stage-asked h2 { font-size: 22px; }
+.stage-revealed .stage-asked > .widget-hbox { margin-bottom: 4px; }
+.stage-revealed .stage-asked .widget-text { flex-basis: 92px; }
+.stage-revealed .stage-asked .widget-text label { width: 22px; }
+.stage-revealed .stage-asked .widget-html-content, .stage-revealed .stage-asked p {
+    font-size: 18px; }
+</style>"""
+
+# PageUp and PageDown, which a presenter's clicker sends, turn frames wherever the focus is; arrows
+# are left to a slider or a field that has it.
+KEYS = """
+window.stageKeys?.abort();
+window.stageKeys = new AbortController();
+const until = {signal: window.stageKeys.signal, capture: true};
+const page = document.documentElement;
+function fit() {
+    const zoom = Math.max(1, Math.min(innerWidth / WIDTH, innerHeight / HEIGHT));
+    page.style.setProperty("--stage-zoom", zoom);
+    page.style.setProperty("--stage-width", `${innerWidth / zoom}px`);
+    page.style.setProperty("--stage-height", `${innerHeight / zoom}px`);
+}
+fit();
+addEventListener("resize", fit, until);
+const EVERYWHERE = {PageDown: ".stage-next", PageUp: ".stage-back"};
+const ARROWS = {ArrowRight: ".stage-next", ArrowLeft: ".stage-back"};
+const LETTERS = {r: ".stage-reveal", l: ".stage-revealed .stage-pane button.mod-primary"};
+addEventListener("keydown", event => {
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    const at = event.target;
+    if (event.key === "Escape") return at.blur();
+    const number = at.type === "number";  // takes no letter
+    const field = at.isContentEditable || at.closest("input, select, textarea");
+    const key = EVERYWHERE[event.key] ?? (field && !number ? null : LETTERS[event.key])
+        ?? (field || at.closest(".noUi-handle") ? null : ARROWS[event.key]);
+    if (!key) return;
+    event.preventDefault();
+    event.stopPropagation();
+    document.querySelector(key)?.click();
+}, until);
+""".replace("WIDTH", str(WALL[0])).replace("HEIGHT", str(WALL[1]))
