@@ -8,23 +8,26 @@ take turns. An adapter answers its own task, and is wrong on the next one's: it 
 
 import argparse
 import json
+import random
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lorakit.adapters import save_adapter
 from lorakit.begin import begin
-from lorakit.checkpoint import load_base
+from lorakit.checkpoint import load_base, resolve
 from lorakit.files import read_json, write_rows
-from lorakit.mini_tasks import ORDERS, RECORDS, SEPARATORS
+from lorakit.mini_tasks import ORDERS, RECORDS, SEPARATORS, record_form
+from lorakit.mixture import Record
 from lorakit.model import Llama
 from lorakit.run import Run
 from lorakit.scoring import score
 from lorakit.sweep import Row, machine, source_of
 from lorakit.tasks import mini_task
-from lorakit.text import Tokenizer, encode_example
+from lorakit.text import Example, Tokenizer, encode_example
+from lorakit.world import tell
 
 # Numbers of records: the order counts fastest, then the separator, then the keys.
 FAMILY = tuple(
@@ -94,6 +97,55 @@ def exact_match(model: Llama, tokenizer: Tokenizer, task: str, count: int) -> fl
     found = score(model, examples, pad_id=tokenizer.pad_id, batch_size=50)
     assert found is not None  # nothing stops it
     return found.exact_match
+
+
+def question(task: str, number: int) -> Example:
+    """A held-out question by its number, the same for every task; the answer is in the task's form.
+
+    The story is of the world's held-out names and values.
+    """
+    draw = random.Random(f"family {number}")
+    story = tell(draw, "heldout")
+    asked = _record(task).ask(draw, story)
+    return Example(f"{story.text} {asked.text}", asked.answer(story))
+
+
+def form(task: str) -> str:
+    """A task's keys in their order, and what stands between key and value."""
+    record = _record(task)
+    return f"{', '.join(record.keys)} with {record.separator}"
+
+
+def _record(task: str) -> Record:
+    return record_form(int(task.removeprefix("record-")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskBill:
+    """Bytes of real files: a base's folder, and each adapter's."""
+
+    base: int
+    adapters: tuple[int, ...]
+
+    def copies(self, tasks: int) -> int:
+        """What as many fully fine-tuned models take."""
+        return tasks * self.base
+
+
+def disk_bill(base: str = "mini", folder: Path = FOLDER) -> DiskBill:
+    """What the family takes on disk, adapter by adapter."""
+    return DiskBill(
+        base=_bytes(resolve(base)), adapters=tuple(_bytes(folder / n) for n in members(folder))
+    )
+
+
+def members(folder: Path = FOLDER) -> list[str]:
+    """The tasks of the family that have an adapter in `folder`, in the family's order."""
+    return [task for task in FAMILY if (folder / task).is_dir()]
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def read_rows(results: Path | str) -> list[Row]:

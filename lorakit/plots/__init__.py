@@ -5,6 +5,7 @@ from lorakit.plots.curves import draw_by_rank, draw_curves
 from lorakit.plots.matrices import draw_matrices, draw_share
 from lorakit.plots.memory import draw_memory
 from lorakit.plots.overlap import draw_overlap
+from lorakit.plots.shelf import draw_answer, draw_disk
 from lorakit.plots.spectrum import draw_layers, draw_spectrum
 from lorakit.plots.spread import draw_spread
 from lorakit.plots.style import COLORS, PARTS, figure, png, save_picture
@@ -18,10 +19,12 @@ from lorakit.plots.truncation import draw_cut, draw_scores
 __all__ = [
     "COLORS",
     "PARTS",
+    "draw_answer",
     "draw_by_rank",
     "draw_claim",
     "draw_curves",
     "draw_cut",
+    "draw_disk",
     "draw_layers",
     "draw_loss",
     "draw_matrices",

@@ -20,6 +20,7 @@ from lorakit.widgets.rank_alpha import RankAlphaExplorer
 from lorakit.widgets.real_model import RealModelExplorer
 from lorakit.widgets.scrubber import SweepExplorer
 from lorakit.widgets.shelf import ShelfExplorer
+from lorakit.widgets.shelf import ShelfExplorer
 from lorakit.widgets.spectrum import SpectrumExplorer
 from lorakit.widgets.starts import StartsExplorer
 from lorakit.widgets.step import StepExplorer
@@ -45,6 +46,7 @@ __all__ = [
     "RaceExplorer",
     "RankAlphaExplorer",
     "RealModelExplorer",
+    "ShelfExplorer",
     "ShelfExplorer",
     "SpectrumExplorer",
     "StartsExplorer",

@@ -18,9 +18,11 @@ from lorakit.memory import PARTS as memory_parts
 from lorakit.plots import (
     COLORS,
     PARTS,
+    draw_answer,
     draw_by_rank,
     draw_curves,
     draw_cut,
+    draw_disk,
     draw_layers,
     draw_loss,
     draw_matrices,
@@ -122,6 +124,14 @@ def surface(ax, spectra):
     draw_surface(ax, values, x="size", title="a", note="b", here=("deep", "32"), **found)
 
 
+def answer(ax, spectra):
+    draw_answer(ax, {"prompt": "who is Ada ?", "answer": "a baker"}, whose="lora")
+
+
+def disk(ax, spectra):
+    draw_disk(ax, 3 * 10**6, 10**6, 24 * 10**6, most=30 * 10**6)
+
+
 EVERY = pytest.mark.parametrize(
     "draw",
     [
@@ -142,6 +152,8 @@ EVERY = pytest.mark.parametrize(
         tensors,
         spread,
         surface,
+        answer,
+        disk,
     ],
 )
 
