@@ -24,9 +24,9 @@ app = typer.Typer(
 )
 for command in (finetune, merge, generate, params, memory, doctor):
     app.command()(plain_errors(command))
-for command in (lab, present):
+for opener in (lab, present):
     passing_on = {"allow_extra_args": True, "ignore_unknown_options": True}
-    app.command(context_settings=passing_on)(plain_errors(command))
+    app.command(context_settings=passing_on)(plain_errors(opener))
 
 
 def main() -> None:
