@@ -115,12 +115,17 @@ def listing(file: Any, path: Path) -> list[tuple[str, tuple[int, ...], str]]:
     return found
 
 
+def keys(name: str) -> tuple[str, str]:
+    """PEFT's keys of a layer's A and B."""
+    return f"{PREFIX}{name}.lora_A.weight", f"{PREFIX}{name}.lora_B.weight"
+
+
 def keyed(layers: Mapping[str, LoRALinear]) -> dict[str, Tensor]:
     """A and B of every layer, under PEFT's keys."""
     return {
-        f"{PREFIX}{name}.lora_{part}.weight": parameter
+        key: factor
         for name, layer in layers.items()
-        for part, parameter in (("A", layer.A), ("B", layer.B))
+        for key, factor in zip(keys(name), (layer.A, layer.B), strict=True)
     }
 
 

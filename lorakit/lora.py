@@ -9,6 +9,7 @@ training, of files or of widgets.
 
 import difflib
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +22,18 @@ from lorakit.lora_config import ALL_LINEAR, LoRAConfig, matches
 class LoRALinear(nn.Module):
     """A frozen `base` layer with a trainable correction `scale * B @ A` beside it.
 
-    `config` is this layer's own. `original` is its one state: None, or, while merged, the weight as
-    it was before.
+    `config` is this layer's own. It starts afresh, A drawn and B zero, or from copies of `factors`,
+    A and B. `original` is its one state: None, or, while merged, the weight as it was before.
     """
 
     original: Tensor | None
 
     def __init__(
-        self, base: nn.Linear, config: LoRAConfig, generator: torch.Generator | None = None
+        self,
+        base: nn.Linear,
+        config: LoRAConfig,
+        generator: torch.Generator | None = None,
+        factors: tuple[Tensor, Tensor] | None = None,
     ):
         super().__init__()
         self.base = base
@@ -38,10 +43,14 @@ class LoRALinear(nn.Module):
         W = base.weight
         # Full precision over a base of any: half precision would swallow small updates.
         dtype = torch.promote_types(W.dtype, torch.float32)
-        self.A = nn.Parameter(W.new_empty(config.rank, base.in_features, dtype=dtype))
-        self.B = nn.Parameter(W.new_zeros(base.out_features, config.rank, dtype=dtype))
-        # nn.Linear's own default: the scale of A x depends on in_features (fan-in), never on rank.
-        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5), generator=generator)
+        if factors is None:
+            A = W.new_empty(config.rank, base.in_features, dtype=dtype)
+            # nn.Linear's own: the scale of A x depends on in_features (fan-in), never on rank.
+            nn.init.kaiming_uniform_(A, a=math.sqrt(5), generator=generator)
+            B = W.new_zeros(base.out_features, config.rank, dtype=dtype)
+        else:
+            A, B = (factor.to(W.device, dtype, copy=True) for factor in factors)
+        self.A, self.B = nn.Parameter(A), nn.Parameter(B)
         self.register_buffer("original", None, persistent=False)
 
     @property
@@ -152,12 +161,17 @@ def _no_match(model: nn.Module, linear: dict[str, nn.Linear], target: str) -> st
 
 
 def inject(
-    model: nn.Module, config: LoRAConfig, *, generator: torch.Generator | None = None
+    model: nn.Module,
+    config: LoRAConfig,
+    *,
+    generator: torch.Generator | None = None,
+    factors: Mapping[str, tuple[Tensor, Tensor]] | None = None,
 ) -> list[str]:
     """Freeze `model`, give every targeted linear layer an adapter, and return the layers' paths.
 
     The same call again changes no value. Raises ValueError, the model untouched, if it carries
-    adapters of another config or a target matches nothing. `generator` draws the A matrices.
+    adapters of another config or a target matches nothing. `generator` draws the A matrices;
+    `factors`, by path, are A (rank, in) and B (out, rank) to start from instead.
     """
     if present := lora_layers(model):
         other = next((layer.config for n, layer in present if layer.config != config.at(n)), None)
@@ -179,5 +193,6 @@ def inject(
             )
     freeze(model)
     for name, layer in layers.items():
-        model.set_submodule(name, LoRALinear(layer, config.at(name), generator))
+        start = None if factors is None else factors[name]
+        model.set_submodule(name, LoRALinear(layer, config.at(name), generator, start))
     return list(layers)

@@ -286,6 +286,33 @@ def test_a_generator_makes_the_adapter_repeatable(model):
     assert_same_weights(twin, weights(model))
 
 
+def test_an_adapter_can_start_from_copies_of_factors_and_trains(model, perturb):
+    inject(model, CONFIG)
+    perturb(model)
+    factors = {name: (layer.A.detach(), layer.B.detach()) for name, layer in lora_layers(model)}
+    other = Llama(model.config)
+    state = torch.get_rng_state()
+    names = inject(other, CONFIG, factors=factors)
+    assert torch.equal(torch.get_rng_state(), state)  # nothing is drawn only to be written over
+    assert len(trainable(other)) == 2 * len(names)
+    for name, layer in lora_layers(other):
+        A, B = factors[name]
+        assert torch.equal(layer.A, A) and torch.equal(layer.B, B)
+        layer.A.data.add_(1)
+        assert not torch.equal(layer.A, A)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_factors_take_the_dtype_that_an_adapter_has_over_its_base(model, dtype):
+    A, B = torch.randn(4, 32, dtype=torch.float16), torch.randn(32, 4, dtype=torch.float16)
+    path = "model.layers.0.self_attn.q_proj"
+    config = LoRAConfig(rank=4, targets=(path,))
+    inject(model.to(dtype), config, factors={path: (A, B)})
+    [(_, layer)] = lora_layers(model)
+    assert layer.A.dtype == layer.B.dtype == torch.promote_types(dtype, torch.float32)
+    assert torch.equal(layer.B, B.to(layer.B.dtype))
+
+
 def test_any_module_can_be_adapted():
     net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     assert inject(net, LoRAConfig(targets="all-linear")) == ["0", "2"]
