@@ -40,6 +40,16 @@ from lorakit.merge_cost import MergeCost, logit_change, merge_cost, tokens_a_sec
 from lorakit.merging import disabled, merge, merge_and_unload, remove, rescaled, twin, unmerge
 from lorakit.model import Llama, ModelConfig
 from lorakit.presets import PRESETS
+from lorakit.qlora import (
+    QuantizedBytes,
+    QuantizedLinear,
+    dequantize_,
+    quantize_,
+    quantized_bytes,
+    quantized_layers,
+)
+from lorakit.qlora_merge import MergeError, merge_errors, merge_everywhere
+from lorakit.quantize import CODEBOOKS, Quantized, dequantize, quantize
 from lorakit.resume import load_checkpoint, save_checkpoint
 from lorakit.run import Result, Run
 from lorakit.scoring import Score, score
@@ -67,6 +77,7 @@ from lorakit.untie import untie
 
 __all__ = [
     "ALL_LINEAR",
+    "CODEBOOKS",
     "PRESETS",
     "Batches",
     "Change",
@@ -81,8 +92,12 @@ __all__ = [
     "LoRALinear",
     "MemoryBreakdown",
     "MergeCost",
+    "MergeError",
     "ModelConfig",
     "OutOfMemory",
+    "Quantized",
+    "QuantizedBytes",
+    "QuantizedLinear",
     "Result",
     "Run",
     "Score",
@@ -106,6 +121,8 @@ __all__ = [
     "count",
     "cut",
     "deltas",
+    "dequantize",
+    "dequantize_",
     "disabled",
     "encode_batches",
     "encode_example",
@@ -129,8 +146,14 @@ __all__ = [
     "merge",
     "merge_and_unload",
     "merge_cost",
+    "merge_errors",
+    "merge_everywhere",
     "overlaps",
     "pick_device",
+    "quantize",
+    "quantize_",
+    "quantized_bytes",
+    "quantized_layers",
     "random_cosine",
     "random_deltas",
     "random_overlaps",

@@ -21,6 +21,7 @@ from lorakit.files import read_json, replacing, settle, write_json
 from lorakit.fingerprint import fingerprint, remember_file
 from lorakit.lora import lora_layers
 from lorakit.model import Llama, ModelConfig, RopeScaling
+from lorakit.qlora import quantized_layers
 from lorakit.text import Tokenizer
 
 CONFIG = "config.json"
@@ -54,9 +55,15 @@ def load_folder(
 def save_folder(model: Llama, tokenizer: Tokenizer, folder: Path | str) -> Path:
     """Write a folder that transformers reads too, and return it; an earlier save gives way whole.
 
-    Raises ValueError, nothing written, if `model` holds adapters or `folder` holds something else.
+    Raises ValueError, nothing written, if `model` holds adapters or layers in 4 bits, or `folder`
+    holds something else.
     """
     folder = Path(folder).resolve()
+    if quantized := quantized_layers(model):
+        raise ValueError(
+            f"model has {len(quantized)} layers in 4 bits (first: {quantized[0][0]}), which such a "
+            "folder cannot hold: dequantize_ makes them plain, save_adapter saves adapters alone"
+        )
     if adapters := lora_layers(model):
         raise ValueError(
             f"model holds {len(adapters)} adapters (first: {adapters[0][0]}): merge_and_unload "
