@@ -10,6 +10,7 @@ from torch import nn
 from lorakit.widgets import Explorable, Picture
 
 CONTROLS = (
+    ipywidgets.Checkbox,
     ipywidgets.Dropdown,
     ipywidgets.IntSlider,
     ipywidgets.SelectionSlider,
@@ -31,6 +32,8 @@ def controls(widget: ipywidgets.Widget) -> list[ipywidgets.Widget]:
 
 def values(control: ipywidgets.Widget) -> list:
     """What the control can be set to."""
+    if isinstance(control, ipywidgets.Checkbox):
+        return [False, True]
     if isinstance(control, ipywidgets.IntSlider):
         return list(range(control.min, control.max + 1))
     options = control.options.values() if hasattr(control.options, "values") else control.options

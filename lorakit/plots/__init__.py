@@ -2,6 +2,7 @@
 
 from lorakit.plots.claims import draw_claim
 from lorakit.plots.curves import draw_by_rank, draw_curves
+from lorakit.plots.files import draw_adapter_file
 from lorakit.plots.matrices import draw_matrices, draw_share
 from lorakit.plots.memory import draw_memory
 from lorakit.plots.overlap import draw_overlap
@@ -19,6 +20,7 @@ from lorakit.plots.truncation import draw_cut, draw_scores
 __all__ = [
     "COLORS",
     "PARTS",
+    "draw_adapter_file",
     "draw_answer",
     "draw_by_rank",
     "draw_claim",

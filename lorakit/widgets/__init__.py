@@ -1,6 +1,7 @@
 """Explorables for notebooks: controls -> plain function -> drawing -> picture, one to a file."""
 
 from lorakit.widgets.adapter_file import AdapterFileExplorer
+from lorakit.widgets.adapter_file import AdapterFileExplorer
 from lorakit.widgets.budget import BudgetExplorer
 from lorakit.widgets.claim import ClaimExplorer
 from lorakit.widgets.explorable import Explorable, shown
@@ -28,6 +29,7 @@ from lorakit.widgets.truncation import TruncationExplorer
 from lorakit.widgets.when_full_wins import WhenFullWinsExplorer
 
 __all__ = [
+    "AdapterFileExplorer",
     "AdapterFileExplorer",
     "BudgetExplorer",
     "ClaimExplorer",

@@ -13,11 +13,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from PIL import Image
 
+from lorakit.adapter_file import AdapterFile
 from lorakit.changes import Change
 from lorakit.memory import PARTS as memory_parts
 from lorakit.plots import (
     COLORS,
     PARTS,
+    draw_adapter_file,
     draw_answer,
     draw_by_rank,
     draw_curves,
@@ -124,6 +126,12 @@ def surface(ax, spectra):
     draw_surface(ax, values, x="size", title="a", note="b", here=("deep", "32"), **found)
 
 
+def adapter_file(ax, spectra):
+    parts = {"q_proj": 10**6, "up_proj": 3 * 10**6}
+    found = AdapterFile(header=54_296, A=parts, B=parts, beside={"embed_tokens": 113 * 10**6})
+    draw_adapter_file(ax, found)
+
+
 def answer(ax, spectra):
     draw_answer(ax, {"prompt": "who is Ada ?", "answer": "a baker"}, whose="lora")
 
@@ -152,6 +160,7 @@ EVERY = pytest.mark.parametrize(
         tensors,
         spread,
         surface,
+        adapter_file,
         answer,
         disk,
     ],

@@ -10,6 +10,7 @@ from lorakit.experiment import finetune
 from lorakit.presets import PRESETS
 from lorakit.run import Result, Run
 from lorakit.widgets import (
+    AdapterFileExplorer,
     BudgetExplorer,
     Explorable,
     FinetuneExplorer,
@@ -115,6 +116,7 @@ def make(run, full, lora, learnt, other_lora, shapes):
     """Makes an explorable by its name."""
     makers = {
         "parameters": lambda: ParametersExplorer("mini", rank=8, alpha=16),
+        "adapter file": lambda: AdapterFileExplorer("mini", rank=8),
         "memory": lambda: MemoryExplorer(SHAPE, run, length=12),
         "estimate": lambda: MemoryExplorer(SHAPE, run, length=12, measure=False),
         "spectrum": lambda: SpectrumExplorer(full, lora),

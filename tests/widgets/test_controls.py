@@ -18,6 +18,10 @@ MOVES = [
     ("parameters", "model", "llama-3-8b", ("share", "matrices")),
     ("parameters", "targets", ("q_proj", "v_proj"), ("share", "matrices")),
     ("parameters", "rank", 64, ("share", "matrices")),
+    ("adapter file", "model", "llama-3-8b", ("picture",)),
+    ("adapter file", "targets", ("q_proj", "v_proj"), ("picture",)),
+    ("adapter file", "rank", 64, ("picture",)),
+    ("adapter file", "embeddings", True, ("picture",)),
     ("memory", "settings.method", "full", ("picture",)),
     ("memory", "settings.rank", 64, ("picture",)),
     ("memory", "settings.batch_size", 16, ("picture",)),
@@ -32,6 +36,7 @@ MOVES = [
     ("budget", "batch_size", 8, ("picture",)),
     ("budget", "length", 64, ("picture",)),
     ("budget", "budget", 0.1, ("picture",)),
+    ("budget", "checkpointing", True, ("picture",)),
     ("spectrum", "layer", Q, ("values",)),
     ("spectrum", "cut", 4, ("values",)),
     ("truncation", "rank", 1, ("values", "match", "loss")),
@@ -61,7 +66,8 @@ def test_no_control_is_passed_over(make, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["parameters", "memory", "spectrum", "truncation", "overlap", "handshake"]
+    "name",
+    ["parameters", "adapter file", "memory", "spectrum", "truncation", "overlap", "handshake"],
 )
 def test_a_picture_reached_by_many_moves_is_that_drawn_afresh(make, name):
     explorer, draw = make(name), random.Random(name)

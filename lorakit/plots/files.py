@@ -1,0 +1,43 @@
+"""What a file is made of: a bar for each of its parts, in bytes."""
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+
+from lorakit.plots.style import COLORS, EDGE, SMALL, dress, frame, round_up, unit
+
+PALE = 0.45  # how much of a colour A has, to be told from B
+
+
+def draw_adapter_file(ax: Axes, found: Any) -> None:
+    """A bar a target module, of its A and its B; then what is beside them, and the header.
+
+    `found` has bytes: `header`, and `A`, `B` and `beside` by name. Each bar's end tells its bytes.
+    """
+    rows = [*found.A, *found.beside, "header"]
+    totals = [found.A.get(row, 0) + found.B.get(row, 0) for row in found.A]
+    totals += [*found.beside.values(), found.header]
+    scale, unit_name = unit(max(totals))
+    limit = round_up(1.3 * max(totals) / scale)
+    with frame(ax, tuple(rows), scale, limit) as bare:
+        if bare:
+            ax.set_xlim(0, limit)
+            ax.set_ylim(len(rows) - 0.4, -0.6)
+            ax.set_yticks(range(len(rows)), rows)
+            handles = [
+                Patch(facecolor=COLORS["lora"], alpha=PALE, label="A"),
+                Patch(facecolor=COLORS["lora"], label="B"),
+                Patch(facecolor=COLORS["base"], label="no adapter"),
+            ]
+            place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 3}
+            dress(ax, x=unit_name, handles=handles, **place)
+    for row, name in enumerate(found.A):
+        A, B = found.A[name] / scale, found.B[name] / scale
+        ax.barh(row, A, color=COLORS["lora"], alpha=PALE, edgecolor=EDGE)
+        ax.barh(row, B, left=A, color=COLORS["lora"], edgecolor=EDGE)
+    for row, total in enumerate(totals):
+        if row >= len(found.A):
+            ax.barh(row, total / scale, color=COLORS["base"], edgecolor=EDGE)
+        text = f"{total:,} bytes"
+        ax.text(total / scale + 0.01 * limit, row, text, va="center", fontsize=SMALL)
