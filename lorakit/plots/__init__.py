@@ -5,6 +5,7 @@ from lorakit.plots.curves import draw_by_rank, draw_curves
 from lorakit.plots.files import draw_adapter_file
 from lorakit.plots.matrices import draw_matrices, draw_share
 from lorakit.plots.memory import draw_memory
+from lorakit.plots.merge import draw_merge
 from lorakit.plots.overlap import draw_overlap
 from lorakit.plots.shelf import draw_answer, draw_disk
 from lorakit.plots.spectrum import draw_layers, draw_spectrum
@@ -31,6 +32,7 @@ __all__ = [
     "draw_loss",
     "draw_matrices",
     "draw_memory",
+    "draw_merge",
     "draw_overlap",
     "draw_pace",
     "draw_scores",

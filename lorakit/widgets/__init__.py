@@ -11,6 +11,7 @@ from lorakit.widgets.handshake import Handshake
 from lorakit.widgets.job import Job
 from lorakit.widgets.live_memory import LiveMemoryExplorer
 from lorakit.widgets.memory import MemoryExplorer
+from lorakit.widgets.merge import MergeExplorer
 from lorakit.widgets.overlap import OverlapExplorer
 from lorakit.widgets.pace import PaceExplorer
 from lorakit.widgets.parameters import ParametersExplorer
@@ -40,6 +41,7 @@ __all__ = [
     "Job",
     "LiveMemoryExplorer",
     "MemoryExplorer",
+    "MergeExplorer",
     "OverlapExplorer",
     "PaceExplorer",
     "ParametersExplorer",
