@@ -13,9 +13,7 @@ from lorakit.text import Tokenizer, encode_batches
 from lorakit.train import Training
 
 
-def base_of(
-    run: Run, device: torch.device, progress: Progress = silent
-) -> tuple[Llama, Tokenizer]:
+def base_of(run: Run, device: torch.device, progress: Progress = silent) -> tuple[Llama, Tokenizer]:
     """The base that the run trains, or trains over, and its tokenizer; quantised if it asks so.
 
     Raises as `load_base` does.

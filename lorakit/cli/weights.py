@@ -66,7 +66,7 @@ def finetune(
     resume: Annotated[Path | None, typer.Option(help="A stopped run's folder.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune a base on a task, in full, with LoRA or QLoRA. Ctrl-C stops and keeps a checkpoint."""
+    """Fine-tune a base on a task, in full, with LoRA or QLoRA. Ctrl-C keeps a checkpoint."""
     with stop_on_interrupt() as stop:
         report = tell_progress()
         if resume is not None:

@@ -50,7 +50,8 @@ PARTS = {
     "temporaries": "#a6e0cd",  # what activations are for a moment: a tint of their colour
     "overhead": "#999999",
 }
-MAPS = {"full": "Oranges", "lora": "Blues", "qlora": "Purples"}  # from nothing to most of what that colour stands for
+# From nothing to most of what that colour stands for.
+MAPS = {"full": "Oranges", "lora": "Blues", "qlora": "Purples"}
 EDGE = "#666666"  # of what would be lost on black or on white
 SMALL, LARGE = 11, 13  # points: ticks and notes, titles
 TIMES = "\N{MULTIPLICATION SIGN}"
