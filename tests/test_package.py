@@ -59,6 +59,7 @@ ROOMS = [
     },
     {
         "checkpoint",
+        "checks",
         "memory",
         "merge_cost",
         "qlora_merge",
