@@ -23,9 +23,8 @@ class ClaimExplorer(Explorable):
         self.claim = found[name]
         models = [key for key in ("mini", "smollm2") if self.claim[key]]
         if model not in models:
-            raise ValueError(
-                f"claim {name!r} was not judged on {model!r}, on {' and '.join(models)}"
-            )
+            known = " and ".join(models)
+            raise ValueError(f"claim {name!r} was not judged on {model!r}: choose {known}")
         self.model = choice("model", models, model)
         self.picture = Picture(860, 430, alt=f"the evidence of claim {name!r}")
         controls = [self.model] if len(models) > 1 else []

@@ -167,6 +167,22 @@ _ALL = [
         explorable=lambda: ClaimExplorer("full wins, why"),
     ),
     Frame(
+        key="qlora",
+        page="08",
+        question="QLoRA holds each linear layer of the base in 4 bits instead of 32, and leaves "
+        "embedding and head alone. Of the 32 GB of Llama 3 8B, how much is left?",
+        options=("4 GB, an eighth", "8 GB, a quarter", "16 GB, a half", "nearly all"),
+        right=1,
+        answer="The layers take half a byte a weight, and a little for their scales. Half of what "
+        "is left is embedding and head: a billion numbers.",
+        explorable=lambda: MemoryExplorer(
+            PRESETS["llama-3-8b"],
+            replace(RUN, method="qlora", batch_size=1),
+            length=128,
+            measure=False,
+        ),
+    ),
+    Frame(
         key="real",
         page="09",
         question="SmolLM2-135M, 60 examples: full fine-tuning gets 98 of 100 orders right. "

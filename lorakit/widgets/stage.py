@@ -191,8 +191,9 @@ class Stage(Explorable):
 
     def close(self) -> None:
         """Take it off the page, with every explorable that was made."""
-        self._closing.set()
-        for explorable in self.made.values():
-            explorable.close()
-        self.window.children = tuple(self.views.values())
+        if hasattr(self, "_closing"):  # one that was refused in its making has none
+            self._closing.set()
+            for explorable in self.made.values():
+                explorable.close()
+            self.window.children = tuple(self.views.values())
         super().close()
