@@ -8,6 +8,7 @@ the sum of the ranks; no row has a copy of its adapter. Knows layers: no model a
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -28,18 +29,21 @@ class MixedLinear(nn.Module):
     def __init__(self, base: nn.Linear, adapters: Sequence[LoRALinear], rows: Sequence[int | None]):
         super().__init__()
         self.base = base
-        self.A = nn.ParameterList(adapter.A for adapter in adapters)
-        self.B = nn.ParameterList(adapter.B for adapter in adapters)
+        self.A = [adapter.A for adapter in adapters]
+        self.B = [adapter.B for adapter in adapters]
+        # One by one: an nn.ParameterList takes many times as long, to make and at each look.
+        for i, p in enumerate([*self.A, *self.B]):
+            self.register_parameter(f"factor_{i}", p)
         self.row_count = len(rows)
-        ends = torch.tensor([adapter.config.rank for adapter in adapters]).cumsum(0).tolist()
-        mask = torch.zeros(len(rows), ends[-1], dtype=torch.float64)
+        ends = [*accumulate(adapter.config.rank for adapter in adapters)]
+        mask = torch.zeros(len(rows), ends[-1], dtype=self.A[0].dtype)
         dropout = torch.zeros(len(rows), 1)
         for row, index in enumerate(rows):
             if index is not None:
                 config = adapters[index].config
                 mask[row, ends[index] - config.rank : ends[index]] = config.scale
                 dropout[row] = config.dropout
-        self.mask, self.dropout = (t.to(adapters[0].A.device) for t in (mask, dropout))
+        self.mask, self.dropout = (t.to(self.A[0].device) for t in (mask, dropout))
         self._kept: tuple[list, tuple[Tensor, Tensor, Tensor]] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,7 +70,7 @@ class MixedLinear(nn.Module):
         return self._kept[1]
 
     def _stack(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        A, B = torch.cat([*self.A]), torch.cat([*self.B], dim=1)
+        A, B = torch.cat(self.A), torch.cat(self.B, dim=1)
         return A.to(dtype), B.to(dtype), self.mask.to(dtype)
 
     def _dropped(self, x: Tensor) -> Tensor:
