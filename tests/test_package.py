@@ -46,7 +46,7 @@ ROOMS = [
         "text",
         "untie",
     },
-    {"adapter_file"},
+    {"adapter_file", "predictions"},
     {
         "adapters",
         "combining",

@@ -3,6 +3,7 @@
 from lorakit.plots.claims import draw_claim
 from lorakit.plots.curves import draw_by_rank, draw_curves
 from lorakit.plots.files import draw_adapter_file
+from lorakit.plots.guesses import draw_guesses
 from lorakit.plots.matrices import draw_matrices, draw_share
 from lorakit.plots.memory import draw_memory
 from lorakit.plots.merge import draw_merge
@@ -28,6 +29,7 @@ __all__ = [
     "draw_curves",
     "draw_cut",
     "draw_disk",
+    "draw_guesses",
     "draw_layers",
     "draw_loss",
     "draw_matrices",

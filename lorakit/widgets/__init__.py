@@ -9,6 +9,7 @@ from lorakit.widgets.finetune import FinetuneExplorer
 from lorakit.widgets.glossary import Glossary
 from lorakit.widgets.handshake import Handshake
 from lorakit.widgets.job import Job
+from lorakit.widgets.keeping import Keeping
 from lorakit.widgets.live_memory import LiveMemoryExplorer
 from lorakit.widgets.memory import MemoryExplorer
 from lorakit.widgets.merge import MergeExplorer
@@ -16,10 +17,12 @@ from lorakit.widgets.overlap import OverlapExplorer
 from lorakit.widgets.pace import PaceExplorer
 from lorakit.widgets.parameters import ParametersExplorer
 from lorakit.widgets.picture import Picture
+from lorakit.widgets.predict import Choice, Number, Sketch
 from lorakit.widgets.quiz import QuizExplorer
 from lorakit.widgets.race import RaceExplorer
 from lorakit.widgets.rank_alpha import RankAlphaExplorer
 from lorakit.widgets.real_model import RealModelExplorer
+from lorakit.widgets.replay import Predictions
 from lorakit.widgets.scrubber import SweepExplorer
 from lorakit.widgets.shelf import ShelfExplorer
 from lorakit.widgets.shelf import ShelfExplorer
@@ -33,25 +36,30 @@ __all__ = [
     "AdapterFileExplorer",
     "AdapterFileExplorer",
     "BudgetExplorer",
+    "Choice",
     "ClaimExplorer",
     "Explorable",
     "FinetuneExplorer",
     "Glossary",
     "Handshake",
     "Job",
+    "Keeping",
     "LiveMemoryExplorer",
     "MemoryExplorer",
     "MergeExplorer",
+    "Number",
     "OverlapExplorer",
     "PaceExplorer",
     "ParametersExplorer",
     "Picture",
+    "Predictions",
     "QuizExplorer",
     "RaceExplorer",
     "RankAlphaExplorer",
     "RealModelExplorer",
     "ShelfExplorer",
     "ShelfExplorer",
+    "Sketch",
     "SpectrumExplorer",
     "StartsExplorer",
     "StepExplorer",
