@@ -1,7 +1,6 @@
 """Explorables for notebooks: controls -> plain function -> drawing -> picture, one to a file."""
 
 from lorakit.widgets.adapter_file import AdapterFileExplorer
-from lorakit.widgets.adapter_file import AdapterFileExplorer
 from lorakit.widgets.budget import BudgetExplorer
 from lorakit.widgets.claim import ClaimExplorer
 from lorakit.widgets.explorable import Explorable, shown
@@ -25,7 +24,6 @@ from lorakit.widgets.real_model import RealModelExplorer
 from lorakit.widgets.replay import Predictions
 from lorakit.widgets.scrubber import SweepExplorer
 from lorakit.widgets.shelf import ShelfExplorer
-from lorakit.widgets.shelf import ShelfExplorer
 from lorakit.widgets.spectrum import SpectrumExplorer
 from lorakit.widgets.starts import StartsExplorer
 from lorakit.widgets.step import StepExplorer
@@ -33,7 +31,6 @@ from lorakit.widgets.truncation import TruncationExplorer
 from lorakit.widgets.when_full_wins import WhenFullWinsExplorer
 
 __all__ = [
-    "AdapterFileExplorer",
     "AdapterFileExplorer",
     "BudgetExplorer",
     "Choice",
@@ -57,7 +54,6 @@ __all__ = [
     "RaceExplorer",
     "RankAlphaExplorer",
     "RealModelExplorer",
-    "ShelfExplorer",
     "ShelfExplorer",
     "Sketch",
     "SpectrumExplorer",
