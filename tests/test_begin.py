@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lorakit.begin import begin, make_trainable
+from lorakit.begin import base_of, begin, make_trainable
 from lorakit.checkpoint import load_base
 from lorakit.experiment import finetune
 from lorakit.lora import lora_layers, trainable
+from lorakit.qlora import quantize_, quantized_layers
 from lorakit.run import Run
 from lorakit.tasks import load_task
 from lorakit.text import encode_batches
@@ -25,7 +26,7 @@ def test_before_the_first_step_nothing_is_done(run):
     assert not any(layer.B.any() for _, layer in lora_layers(training.model))
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
 def test_it_is_the_training_that_finetune_does(run, method):
     run = replace(run, method=method)
     training, result = begin(run), finetune(run)
@@ -46,6 +47,29 @@ def test_lora_trains_its_adapters_alone(run):
     names = {name for name, p in training.model.named_parameters() if p.requires_grad}
     assert names == {f"{n}.{which}" for n, _ in lora_layers(training.model) for which in "AB"}
     assert {layer.config for _, layer in lora_layers(training.model)} == {run.lora}
+
+
+def test_qlora_trains_adapters_over_a_base_in_4_bits(run):
+    training = begin(replace(run, method="qlora"))
+    base = load_base(run.base)[0]
+    quantize_(base)
+    expected = dict(quantized_layers(base))
+    layers = dict(lora_layers(training.model))
+    assert layers.keys() == expected.keys()
+    for name, layer in layers.items():
+        assert torch.equal(layer.base.weight.cpu(), expected[name].weight)
+    parameters = set(map(id, trainable(training.model)))
+    assert parameters == {id(p) for layer in layers.values() for p in (layer.A, layer.B)}
+
+
+def test_a_base_in_half_precision_has_the_same_4_bits(run, monkeypatch):
+    run = replace(run, method="qlora")
+    wide, _ = base_of(run, torch.device("cpu"))
+    monkeypatch.setattr(Run, "dtype", lambda self, device: torch.bfloat16)
+    half, _ = base_of(run, torch.device("cpu"))
+    assert half.model.embed_tokens.weight.dtype == torch.bfloat16
+    for (_, one), (_, other) in zip(quantized_layers(wide), quantized_layers(half), strict=True):
+        assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in one.stored)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

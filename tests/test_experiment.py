@@ -12,6 +12,7 @@ from lorakit.adapters import load_adapter
 from lorakit.checkpoint import load_base
 from lorakit.experiment import Stopped, finetune, resume_run, spectra
 from lorakit.lora import lora_layers
+from lorakit.qlora import quantized_layers
 from lorakit.run import Run
 from lorakit.tasks import load_task
 from lorakit.train import Diverged
@@ -22,7 +23,7 @@ def run(tiny_base, tiny_task) -> Run:
     return Run(base=tiny_base, task=tiny_task, rank=4, steps=6, lr=1e-2, answers=2)
 
 
-@pytest.fixture(params=["lora", "full"])
+@pytest.fixture(params=["lora", "qlora", "full"])
 def either(request, run) -> Run:
     return dataclasses.replace(run, method=request.param)
 
@@ -48,7 +49,7 @@ def test_the_spectrum_is_that_of_what_the_weights_changed_by(either, tiny_base):
     result = finetune(either)
     base = load_base(tiny_base)[0].get_submodule("model.layers.1.mlp.up_proj").weight
     tuned = result.model.get_submodule("model.layers.1.mlp.up_proj")
-    delta = tuned.delta() if either.method == "lora" else tuned.weight - base.to(tuned.weight)
+    delta = tuned.delta() if either.lora else tuned.weight - base.to(tuned.weight)
     expected = torch.linalg.svdvals(delta.cpu())[: either.rank]
     (found,) = (s for s in result.spectra if s.layer == "model.layers.1.mlp.up_proj")
     torch.testing.assert_close(
@@ -76,6 +77,16 @@ def test_lora_leaves_an_adapter_and_full_fine_tuning_a_whole_model(either, tmp_p
     load_adapter(fresh, tmp_path / "out" / "adapter")
     for (_, saved), (_, trained) in zip(lora_layers(fresh), lora_layers(result.model), strict=True):
         assert torch.equal(saved.B, trained.B.cpu())
+
+
+def test_qlora_judges_and_trains_over_its_quantised_base(run):
+    plain, result = finetune(run), finetune(dataclasses.replace(run, method="qlora"))
+    assert len(quantized_layers(result.model)) == 14 == len(result.spectra)
+    assert result.before.loss != plain.before.loss
+    assert result.before.loss == pytest.approx(plain.before.loss, rel=0.05)
+    assert result.parameters == plain.parameters and result.disk == plain.disk
+    assert result.memory.most.weights < plain.memory.most.weights
+    assert result.memory.most.optimizer == plain.memory.most.optimizer
 
 
 def test_the_same_run_gives_the_same_bits(run):

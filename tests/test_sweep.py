@@ -38,6 +38,17 @@ def few_judges(monkeypatch):
     monkeypatch.setattr(module, "judges", few)
 
 
+def test_a_stack_of_qlora_runs_is_as_its_runs_one_by_one(runs):
+    runs = [replace(run, method="qlora") for run in runs[:2]]
+    stack, _ = module.stack_runs(runs)
+    for _ in range(3):
+        losses = stack.step()
+    expected = [finetune(run).history.losses[-1] for run in runs]
+    torch.testing.assert_close(losses.cpu(), torch.tensor(expected), rtol=1e-3, atol=1e-4)
+    with pytest.raises(ValueError, match="must agree in quantized"):
+        module.stack_runs([runs[0], replace(runs[0], method="lora")])
+
+
 def test_there_is_a_row_for_every_run_in_their_order(runs, tmp_path):
     rows = sweep(runs, tmp_path / "rows.jsonl", width=3)
     assert [Run(**row["run"]) for row in rows] == runs
