@@ -16,6 +16,7 @@ from PIL import Image
 from lorakit.adapter_file import AdapterFile
 from lorakit.changes import Change
 from lorakit.memory import PARTS as memory_parts
+from lorakit.merge_cost import LayerCost, MergeCost
 from lorakit.plots import (
     COLORS,
     PARTS,
@@ -29,6 +30,7 @@ from lorakit.plots import (
     draw_loss,
     draw_matrices,
     draw_memory,
+    draw_merge,
     draw_overlap,
     draw_pace,
     draw_scores,
@@ -77,6 +79,12 @@ def scores(ax, spectra):
 
 def overlap(ax, spectra):
     draw_overlap(ax, torch.eye(4), title="q_proj", first="rank 4", second="rank 4")
+
+
+def merging(ax, spectra):
+    layer = LayerCost(layer="q_proj", weight=9.0, delta=0.9, error=0.1, entries=8, kept=1)
+    costs = {name: MergeCost(dtype=name, layers=(layer,)) for name in ("float32", "bfloat16")}
+    draw_merge(ax, costs, "bfloat16", sizes=(0.01, 1))
 
 
 def layers(ax, spectra):
@@ -151,6 +159,7 @@ EVERY = pytest.mark.parametrize(
         truncation,
         scores,
         overlap,
+        merging,
         layers,
         memory,
         budget,

@@ -43,6 +43,8 @@ MOVES = [
     ("truncation", "rest", "of the base", ("match", "loss")),
     ("overlap", "layer", DOWN, ("found", "random")),
     ("overlap", "side", "output (U)", ("found",)),
+    ("merge", "alpha", 64, ("picture",)),
+    ("merge", "dtype", "float16", ("picture",)),
     ("step", "method", "full", ("picture",)),
     ("step", "steps", 4, ("picture",)),
     ("handshake", "number", 8, ("picture",)),
