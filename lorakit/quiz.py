@@ -68,7 +68,7 @@ class Item:
             if not self.otherwise or any(option.value is None for option in self.options):
                 raise ValueError(f"{self.key}: a number has values, and says what of all others")
             for option in self.options:
-                if _nearest(self, option.value) is not option:
+                if len(_named(self, option.value)) > 1:
                     raise ValueError(f"{self.key}: {option.text} is too near to another number")
 
     @property
@@ -193,6 +193,11 @@ def shuffled(item: Item) -> tuple[Option, ...]:
 
 def _nearest(item: Item, number: Any) -> Option | None:
     """The option that a number is, within the tolerance."""
-    near = max(item.tolerance, 1e-9)
-    named = [o for o in item.options if math.isclose(number, o.value or 0.0, rel_tol=near)]
+    named = _named(item, number)
     return min(named, key=lambda option: abs(number - (option.value or 0.0)), default=None)
+
+
+def _named(item: Item, number: Any) -> list[Option]:
+    """The options that a number may be meant for."""
+    near = max(item.tolerance, 1e-9)
+    return [o for o in item.options if math.isclose(number, o.value or 0.0, rel_tol=near)]
