@@ -1,4 +1,4 @@
-"""Three places to merge, told apart: one exact, one off by what quantising took, one by the rest."""
+"""Three places to merge: one exact, one off by what quantising took, one by quantising again."""
 
 import copy
 import math
