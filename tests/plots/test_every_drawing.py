@@ -40,9 +40,11 @@ from lorakit.plots import (
     draw_surface,
     draw_tensors,
     draw_timeline,
+    draw_topics,
     save_picture,
 )
 from lorakit.plots.style import MAPS, ink, round_up, size
+from lorakit.quiz_score import TopicScore
 
 SIZES = {"weights": 5.4e8, "gradients": 5.4e8, "optimizer": 1.1e9, "activations": 1e9}
 
@@ -148,6 +150,10 @@ def disk(ax, spectra):
     draw_disk(ax, 3 * 10**6, 10**6, 24 * 10**6, most=30 * 10**6)
 
 
+def topics(ax, spectra):
+    draw_topics(ax, [TopicScore(topic="LoRA", items=6, first=2, later=1, wrong=1)])
+
+
 EVERY = pytest.mark.parametrize(
     "draw",
     [
@@ -169,6 +175,7 @@ EVERY = pytest.mark.parametrize(
         tensors,
         spread,
         surface,
+        topics,
         adapter_file,
         answer,
         disk,
