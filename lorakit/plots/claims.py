@@ -6,9 +6,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
+from lorakit.plots.curves import MARKERS, shades
 from lorakit.plots.style import COLORS, SMALL, dress, log_limits, log_y
 
-SHADES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+SHADES = ("#117733", "#882255", "#8c8c1a", "#2a8f80")  # of what has no color of its own in the lab
 NAMED = {"random": COLORS["random"], "full": COLORS["full"]}
 
 
@@ -20,14 +21,21 @@ def draw_claim(ax: Axes, curves: Mapping[str, Any]) -> None:
     lines = curves["lines"]
     names = list(dict.fromkeys(p[0] for points in lines.values() for p in points))
     words = any(isinstance(name, str) for name in names)
-    shades = iter(SHADES)
+    free = iter(SHADES)
+    ranks = [label for label in lines if label.startswith("rank ")] or ["lora"]
+    named = NAMED | dict(zip(ranks, shades("lora", len(ranks)), strict=True))
     for number, (label, points) in enumerate(lines.items()):
-        color = NAMED.get(label) or next(shades)
+        color = named.get(label) or next(free)
         shift = 0.12 * (number - (len(lines) - 1) / 2) if words else 0
         x = [names.index(p[0]) + shift if words else p[0] for p in points]
         y = [p[1] for p in points]
         errors = [[p[1] - p[2] for p in points], [p[3] - p[1] for p in points]]
-        style: dict[str, Any] = {"color": color, "marker": "o", "markersize": 8, "label": label}
+        style: dict[str, Any] = {
+            "color": color,
+            "marker": MARKERS[number],
+            "markersize": 8,
+            "label": label,
+        }
         joined = "" if words else "--" if label == "random" else "-"
         ax.errorbar(x, y, yerr=errors, linestyle=joined, linewidth=2, capsize=4, **style)
     if curves["log"][0] and not words:

@@ -25,10 +25,13 @@ def mixed(color: str, other: str, share: float) -> str:
 
 
 def shades(concept: str, count: int) -> list[str]:
-    """So many shades of an idea's color, from light to dark; a single one is the color itself."""
+    """So many shades of an idea's color, from light to dark; a single one is the color itself.
+
+    The lightest can still be seen on white.
+    """
     places = [2 * place / (count - 1) - 1 for place in range(count)] if count > 1 else [0.0]
     return [
-        mixed(COLORS[concept], "white" if place < 0 else "black", 0.7 * abs(place))
+        mixed(COLORS[concept], *(("white", -0.25 * place) if place < 0 else ("black", 0.8 * place)))
         for place in places
     ]
 

@@ -31,22 +31,23 @@ from matplotlib.transforms import ScaledTranslation
 
 from lorakit.files import replacing
 
-# From Okabe and Ito's palette: what meets in one figure differs for every kind of colour vision.
+# What meets in one figure differs for every kind of colour vision, on a white page and inverted on
+# a dark one: tests/plots/test_legible.py says by how much.
 COLORS = {
     "base": "#7f7f7f",  # the model as it came; what is frozen
     "full": "#d55e00",  # full fine-tuning
     "lora": "#0072b2",
     "qlora": "#332288",
     "random": "#000000",  # what chance gives
-    "expected": "#e69f00",  # what a student predicted
-    "own": "#c51b8a",  # what a student measured
+    "expected": "#733d1d",  # what a student predicted
+    "own": "#a000f0",  # what a student measured
 }
-# The parts of a training step's memory; neighbours in a bar also differ in grey.
+# The parts of a training step's memory, each with an edge; neighbours in a bar also differ in grey.
 PARTS = {
     "weights": "#56b4e9",
-    "gradients": "#f0e442",
-    "optimizer": "#cc79a7",
-    "activations": "#009e73",
+    "gradients": "#e6d41e",
+    "optimizer": "#d68fb8",
+    "activations": "#008560",
     "temporaries": "#a6e0cd",  # what activations are for a moment: a tint of their colour
     "overhead": "#999999",
 }
@@ -139,7 +140,7 @@ def below(ax: Axes, parts: Sequence[str]) -> dict[str, Any]:
     """For `dress`: a legend of these `PARTS` in one row below the axes and their label."""
     return {
         "loc": "upper center",
-        "handles": [Patch(facecolor=PARTS[part], label=part) for part in parts],
+        "handles": [Patch(facecolor=PARTS[part], edgecolor=EDGE, label=part) for part in parts],
         "ncols": len(parts),
         "handlelength": 1.3,
         "handletextpad": 0.5,
@@ -198,7 +199,13 @@ def size(bytes_: float) -> str:
     return f"{value:,.0f} {name}" if value >= 100 else f"{value:.3g} {name}"
 
 
+def luminance(color: Any) -> float:
+    """Relative luminance, 0 to 1 (WCAG 2.2)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
 def ink(color: Any) -> str:
-    """Black or white, whichever is legible on `color`."""
-    red, green, blue = to_rgb(color)
-    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+    """Black or white, whichever has more contrast with `color`."""
+    # The contrast of two colors is the ratio of their luminances, each and 0.05 (WCAG 2.2).
+    return "black" if (luminance(color) + 0.05) ** 2 > 0.05 * 1.05 else "white"
