@@ -15,6 +15,9 @@ costs a run: runs with one and without take turns.
 
     python benchmarks/memory.py replay EVENTS                   anywhere
 
+With `--qlora`, to be given to `estimate`, `measure` and `compare` alike, there are cells of bases in
+4 bits besides.
+
 `measure --events EVENTS` keeps what the allocator did in each cell. `replay` has the lab's
 allocator do the same: told where the driver put each segment, and by its own idea of it.
 """
@@ -50,6 +53,7 @@ from lorakit.memory.estimation import CONTEXT, WORKSPACE
 from lorakit.memory.recorder import Probe
 from lorakit.model import Llama, ModelConfig
 from lorakit.presets import PRESETS
+from lorakit.qlora import quantize_
 from lorakit.run import Run
 from lorakit.step import TrainConfig, make_optimizer, set_checkpointing, step
 
@@ -67,6 +71,7 @@ MODELS = {
     "smollm2-135m": PRESETS["smollm2-135m"],
 }
 METHODS = {"full": None, "r4": LoRAConfig(rank=4), "r64": LoRAConfig(rank=64)}
+QUANTIZED = {"q4": LoRAConfig(rank=4), "q64": LoRAConfig(rank=64)}
 LENGTH = 128
 BUDGETS = [  # model, method, precision, checkpointing, GB
     ("smollm2-135m", "full", "float32", False, 8),
@@ -78,7 +83,7 @@ BUDGETS = [  # model, method, precision, checkpointing, GB
 ]
 
 
-def cells() -> Iterator[dict[str, Any]]:
+def cells(qlora: bool) -> Iterator[dict[str, Any]]:
     """model, method, batch, precision, checkpointing, implementation, autocast."""
     keys = ("model", "method", "batch_size", "dtype", "checkpointing", "implementation", "autocast")
     grid = [
@@ -90,13 +95,18 @@ def cells() -> Iterator[dict[str, Any]]:
             MODELS, ("full", "r4"), (8,), ("float32",), (False,), ("auto",), (True,)
         ),
     ]
+    if qlora:
+        grid += itertools.product(
+            MODELS, QUANTIZED, (1, 8, 32), DTYPES, (False, True), ("foreach",), (False,)
+        )
     return (dict(zip(keys, values, strict=True)) for values in grid)
 
 
 def setup(cell: dict[str, Any]) -> Setup:
     return Setup(
         model=MODELS[cell["model"]],
-        lora=METHODS[cell["method"]],
+        lora={**METHODS, **QUANTIZED}[cell["method"]],
+        quantized=cell["method"] in QUANTIZED,
         batch_size=cell["batch_size"],
         length=LENGTH,
         config=TrainConfig(
@@ -109,9 +119,9 @@ def setup(cell: dict[str, Any]) -> Setup:
     )
 
 
-def estimate_all(out: Path, processes: int) -> None:
+def estimate_all(out: Path, processes: int, qlora: bool) -> None:
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        rows = list(pool.map(estimated, cells()))
+        rows = list(pool.map(estimated, cells(qlora)))
     write_json(out, {"cuda": torch.cuda.is_available(), **_versions(), "cells": rows})
 
 
@@ -163,10 +173,13 @@ def measured(cell: dict[str, Any], events: Path | None) -> dict[str, Any]:
 def _begin(one: Setup) -> tuple[nn.Module, torch.optim.Optimizer, list]:
     torch.set_default_dtype(DTYPES[one.dtype])
     try:
-        with torch.device("cuda"):
+        with torch.device("cpu" if one.quantized else "cuda"):
             net = Llama(one.model)
     finally:
         torch.set_default_dtype(torch.float32)
+    if one.quantized:
+        quantize_(net)
+        net.to("cuda")
     if one.lora is not None:
         inject(net, one.lora)
     set_checkpointing(net, one.config)
@@ -175,15 +188,16 @@ def _begin(one: Setup) -> tuple[nn.Module, torch.optim.Optimizer, list]:
     return net, make_optimizer(net, one.config), [(tokens, tokens.clone())]
 
 
-def measure(out: Path, processes: int, events: Path | None) -> None:
+def measure(out: Path, processes: int, events: Path | None, qlora: bool) -> None:
     context = get_context("spawn")
     if events is not None:
         events.mkdir(parents=True, exist_ok=True)
     # Each cell begins with nothing that another has left.
     with ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1) as pool:
-        rows = list(pool.map(partial(measured, events=events), cells()))
+        rows = list(pool.map(partial(measured, events=events), cells(qlora)))
+    command = f"python benchmarks/memory.py measure {out.name} --processes {processes}"
     told = {
-        "command": f"python benchmarks/memory.py measure {out.name} --processes {processes}",
+        "command": f"{command} --qlora" if qlora else command,
         "device": describe(torch.device("cuda")),
         **_versions(),
         "length": LENGTH,
@@ -195,11 +209,11 @@ def measure(out: Path, processes: int, events: Path | None) -> None:
     write_json(out, told)
 
 
-def compare(before: Path, there: Path, made: Path, out: Path) -> None:
+def compare(before: Path, there: Path, made: Path, out: Path, qlora: bool) -> None:
     estimates = {"beforehand": read_json(before), "with_cuda": read_json(there)}
     told = read_json(made)
     rows = []
-    for number, cell in enumerate(cells()):
+    for number, cell in enumerate(cells(qlora)):
         found = {name: estimate["cells"][number] for name, estimate in estimates.items()}
         rows.append(cell | told["cells"][number] | found)
     told["estimates"] = {
@@ -365,17 +379,19 @@ def main() -> None:
     comparing = commands.add_parser("compare")
     for name in ("before", "there", "made", "out"):
         comparing.add_argument(name, type=Path)
+    for command in (estimating, measuring, comparing):
+        command.add_argument("--qlora", action="store_true", help="bases in 4 bits besides")
     slowing = commands.add_parser("slowdown")
     slowing.add_argument("out", type=Path)
     options = parser.parse_args()
     if options.command == "estimate":
-        estimate_all(options.out, options.processes)
+        estimate_all(options.out, options.processes, options.qlora)
     elif options.command == "measure":
-        measure(options.out, options.processes, options.events)
+        measure(options.out, options.processes, options.events, options.qlora)
     elif options.command == "replay":
         replay(options.events)
     elif options.command == "compare":
-        compare(options.before, options.there, options.made, options.out)
+        compare(options.before, options.there, options.made, options.out, options.qlora)
     else:
         slowdown(options.out)
 
