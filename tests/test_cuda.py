@@ -1,5 +1,6 @@
 """What only a GPU can show: half-precision bases, autocast, the allocator's own bytes, graphs."""
 
+import copy
 import dataclasses
 import gc
 
@@ -15,6 +16,8 @@ from lorakit.memory import Recorder, measure
 from lorakit.merging import merge, unmerge
 from lorakit.model import Llama
 from lorakit.presets import PRESETS
+from lorakit.qlora import dequantize_, quantize_
+from lorakit.quantize import CODEBOOKS, dequantize, quantize
 from lorakit.run import Run
 from lorakit.stacked import SMALL, Stack
 from lorakit.step import TrainConfig
@@ -26,7 +29,7 @@ from lorakit.widgets import MemoryExplorer, RaceExplorer, RankAlphaExplorer, Sta
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
 def test_a_run_on_a_gpu_learns_and_is_measured(tiny_base, tiny_task, method, monkeypatch):
     monkeypatch.setenv("LORAKIT_DEVICE", "cuda")
     run = Run(base=tiny_base, task=tiny_task, method=method, rank=4, steps=8, lr=1e-2)
@@ -49,7 +52,7 @@ def test_weights_and_optimizer_are_what_the_allocator_holds():
     assert torch.cuda.memory_allocated() - before == pytest.approx(held.weights, rel=0.05)
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
 def test_a_followed_step_agrees_with_the_allocators_peak(method, monkeypatch):
     monkeypatch.setenv("LORAKIT_DEVICE", "cuda")
     training = begin(Run(base="mini", task="json", method=method, batch_size=16, steps=4))
@@ -63,6 +66,48 @@ def test_a_followed_step_agrees_with_the_allocators_peak(method, monkeypatch):
             assert peak.tensors < peak.total <= recorder.latest.reserved < recorder.latest.device
     assert recorder.step >= 2
     assert recorder.allocated["step"] <= recorder.allocated["backward"]
+
+
+@pytest.mark.parametrize("codebook", CODEBOOKS)
+def test_4_bits_on_a_gpu_are_those_on_a_cpu(codebook):
+    W = torch.randn(576, 1536, generator=torch.Generator().manual_seed(0))
+    here, there = quantize(W, codebook=codebook), quantize(W.cuda(), codebook=codebook)
+    assert torch.equal(there.packed.cpu(), here.packed)
+    torch.testing.assert_close(dequantize(there).cpu(), dequantize(here), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_4_bits_are_as_near_to_the_weights_as_those_of_bitsandbytes(double):
+    theirs = pytest.importorskip("bitsandbytes.functional", reason="compares with bitsandbytes")
+    W = torch.randn(576, 1536, generator=torch.Generator().manual_seed(0)).cuda()
+    packed, state = theirs.quantize_4bit(
+        W, blocksize=64, quant_type="nf4", compress_statistics=double
+    )
+    held = quantize(W, double=double)
+    # Its kernel multiplies by 1 / absmax, and so may choose the other of two levels as near.
+    assert (packed.flatten() != held.packed).float().mean() < 1e-4
+    expected, found = theirs.dequantize_4bit(packed, state), dequantize(held)
+    off = [((made - W).norm() / W.norm()).item() for made in (expected, found)]
+    assert off[1] == pytest.approx(off[0], rel=2e-3)
+    assert (expected - found).norm() < (0.005 if double else 0.001) * W.norm()
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_step_over_4_bits_is_one_over_the_plain_model_of_the_same_values(autocast):
+    torch.manual_seed(0)
+    qlora = Llama(PRESETS["mini"]).cuda()
+    quantize_(qlora)
+    lora = copy.deepcopy(qlora)
+    dequantize_(lora)
+    grads = []
+    for model in (qlora, lora):
+        inject(model, LoRAConfig(rank=4), generator=torch.Generator("cuda").manual_seed(1))
+        with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
+            loss = model(torch.arange(64, device="cuda").view(2, 32)).float().square().mean()
+        loss.backward()
+        grads.append([layer.B.grad for _, layer in lora_layers(model)])
+    for found, expected in zip(*grads, strict=True):
+        assert (found - expected).norm() < (0.05 if autocast else 1e-4) * expected.norm()
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
