@@ -15,8 +15,8 @@ costs a run: runs with one and without take turns.
 
     python benchmarks/memory.py replay EVENTS                   anywhere
 
-With `--qlora`, given to `estimate`, `measure` and `compare` alike, there are cells of bases in 4 bits
-besides.
+With `--qlora`, given to `estimate`, `measure` and `compare` alike, there are cells of bases in 4
+bits besides.
 
 `measure --events EVENTS` keeps what the allocator did in each cell. `replay` has the lab's
 allocator do the same: told where the driver put each segment, and by its own idea of it.

@@ -98,15 +98,22 @@ def quantize(
         raise ValueError(f"codebook must be one of {', '.join(CODEBOOKS)}, got {codebook!r}")
     check_values(W, name)
     levels = torch.tensor(CODEBOOKS[codebook], dtype=torch.float32, device=W.device)
-    missing = -W.numel() % block
-    w = torch.nn.functional.pad(W.float().flatten(), (0, missing)).view(-1, block)
-    absmax = w.abs().amax(dim=1)
-    w = w / torch.where(absmax == 0, 1, absmax)[:, None]
+    w, absmax = normalised(W, block)
     codes = torch.bucketize(w, _borders(levels), out_int32=True).to(torch.uint8).flatten()
     held = {"packed": codes[0::2] << 4 | codes[1::2], "levels": levels, "absmax": absmax}
     if double:
         held |= _quantize_scales(absmax)
     return Quantized(**held, shape=tuple(W.shape), block=block)
+
+
+def normalised(W: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """The numbers of W between -1 and 1, (blocks, block), filled up with zeros; absmax (blocks,).
+
+    A block of zeros is divided by 1.
+    """
+    w = torch.nn.functional.pad(W.float().flatten(), (0, -W.numel() % block)).view(-1, block)
+    absmax = w.abs().amax(dim=1)
+    return w / torch.where(absmax == 0, 1, absmax)[:, None], absmax
 
 
 def dequantize(held: Quantized, dtype: torch.dtype = torch.float32) -> Tensor:

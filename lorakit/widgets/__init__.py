@@ -18,6 +18,7 @@ from lorakit.widgets.parameters import ParametersExplorer
 from lorakit.widgets.picture import Picture
 from lorakit.widgets.predict import Choice, Number, Sketch
 from lorakit.widgets.quiz import QuizExplorer
+from lorakit.widgets.quantize import QuantizeExplorer
 from lorakit.widgets.race import RaceExplorer
 from lorakit.widgets.rank_alpha import RankAlphaExplorer
 from lorakit.widgets.real_model import RealModelExplorer
@@ -51,6 +52,7 @@ __all__ = [
     "Picture",
     "Predictions",
     "QuizExplorer",
+    "QuantizeExplorer",
     "RaceExplorer",
     "RankAlphaExplorer",
     "RealModelExplorer",
