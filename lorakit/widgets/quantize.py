@@ -1,4 +1,4 @@
-"""What 4 bits do to a layer: error and bytes by codebook and block, and the levels on its weights."""
+"""What 4 bits do to a layer: errors by codebook and block, bytes, the levels on its weights."""
 
 import ipywidgets
 import torch
@@ -97,7 +97,8 @@ class QuantizeExplorer(Explorable):
         here = self.codebook.value, self.block.value
         errors, W = self.errors, self.weights[self.layer.value]
         with self.map.drawing(blit=True) as ax:
-            draw_errors(ax, errors, here=here)
+            title = f"error in the weights' norm, scales in {self.scales.value}"
+            draw_errors(ax, errors, title=title, here=here)
         with self.levels.drawing(blit=True) as ax:
             draw_levels(ax, histogram(W, here[1]), CODEBOOKS[here[0]])
         self.map.text = (

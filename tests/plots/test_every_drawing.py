@@ -26,7 +26,9 @@ from lorakit.plots import (
     draw_curves,
     draw_cut,
     draw_disk,
+    draw_errors,
     draw_layers,
+    draw_levels,
     draw_loss,
     draw_matrices,
     draw_memory,
@@ -154,6 +156,15 @@ def topics(ax, spectra):
     draw_topics(ax, [TopicScore(topic="LoRA", items=6, first=2, later=1, wrong=1)])
 
 
+def errors(ax, spectra):
+    found = {("nf4", 64): 0.09, ("nf4", 128): 0.1, ("int4", 64): 0.1, ("int4", 128): 0.11}
+    draw_errors(ax, found, title="scales in 8 bits", here=("nf4", 64))
+
+
+def levels(ax, spectra):
+    draw_levels(ax, [0.1, 0.2, 0.4, 0.2, 0.1], [-1, -0.5, 0, 0.4, 1])
+
+
 EVERY = pytest.mark.parametrize(
     "draw",
     [
@@ -179,6 +190,8 @@ EVERY = pytest.mark.parametrize(
         adapter_file,
         answer,
         disk,
+        errors,
+        levels,
     ],
 )
 

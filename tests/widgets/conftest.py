@@ -6,6 +6,7 @@ import ipywidgets
 import pytest
 import torch
 
+from lorakit.checkpoint import load_base
 from lorakit.experiment import finetune
 from lorakit.presets import PRESETS
 from lorakit.run import Result, Run
@@ -20,6 +21,7 @@ from lorakit.widgets import (
     MergeExplorer,
     OverlapExplorer,
     ParametersExplorer,
+    QuantizeExplorer,
     SpectrumExplorer,
     StartsExplorer,
     StepExplorer,
@@ -123,6 +125,7 @@ def make(run, full, lora, learnt, other_lora, shapes):
         "spectrum": lambda: SpectrumExplorer(full, lora),
         "truncation": lambda: visited(TruncationExplorer(learnt)),
         "merge": lambda: MergeExplorer(lora),
+        "quantize": lambda: QuantizeExplorer(load_base(run.base)[0]),
         "overlap": lambda: OverlapExplorer(lora, other_lora),
         "step": lambda: StepExplorer(run),
         "handshake": lambda: Handshake(),

@@ -45,6 +45,10 @@ MOVES = [
     ("overlap", "side", "output (U)", ("found",)),
     ("merge", "alpha", 64, ("picture",)),
     ("merge", "dtype", "float16", ("picture",)),
+    ("quantize", "layer", DOWN, ("map", "levels")),
+    ("quantize", "block", 256, ("map", "levels")),
+    ("quantize", "codebook", "int4", ("map", "levels")),
+    ("quantize", "scales", "32 bits", ("map",)),
     ("step", "method", "full", ("picture",)),
     ("step", "steps", 4, ("picture",)),
     ("handshake", "number", 8, ("picture",)),
@@ -69,7 +73,7 @@ def test_no_control_is_passed_over(make, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["parameters", "adapter file", "memory", "spectrum", "truncation", "overlap", "handshake"],
+    ["parameters", "adapter file", "memory", "spectrum", "truncation", "overlap", "quantize", "handshake"],
 )
 def test_a_picture_reached_by_many_moves_is_that_drawn_afresh(make, name):
     explorer, draw = make(name), random.Random(name)
