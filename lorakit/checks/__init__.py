@@ -12,7 +12,7 @@ On a page: `from lorakit import checks`, then `checks.check_lora_linear(MyLoRA)`
 `checks.hint("lora-linear")`. A check leaves nothing behind, and raises only if it is `strict`.
 """
 
-from lorakit.checks.bits import check_quantise
+from lorakit.checks.bits import check_quantize
 from lorakit.checks.briefs import check_methods
 from lorakit.checks.budget import check_accumulate, check_largest
 from lorakit.checks.counting import (
@@ -47,7 +47,7 @@ EXERCISES: dict[str, Exercise] = {
         check_save_load,
         check_merge,
         check_methods,
-        check_quantise,
+        check_quantize,
     )
 }
 _ladder = Ladder(EXERCISES)
@@ -71,7 +71,7 @@ __all__ = [
     "check_lora_linear",
     "check_merge",
     "check_methods",
-    "check_quantise",
+    "check_quantize",
     "check_rank_for",
     "check_save_load",
     "check_training_mebibytes",

@@ -9,18 +9,18 @@ from lorakit.checks.exercise import Exercise, Facet, Mistake
 from lorakit.quantize import CODEBOOKS
 
 
-def _coded(quantise: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Iterator[Facet]:
+def _coded(quantize: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Iterator[Facet]:
     W = torch.randn(4, 16) * torch.tensor([1.0, 0.1, 3.0, 0.5])[:, None]
     W[:, 5] = -3 * W.abs().amax(dim=1)  # in each block the furthest from zero is below it
-    codes, absmax = quantise(W.clone(), torch.tensor(CODEBOOKS["nf4"]))
+    codes, absmax = quantize(W.clone(), torch.tensor(CODEBOOKS["nf4"]))
     yield "how many scales", torch.as_tensor(absmax).numel()
     yield "the scales", torch.as_tensor(absmax).flatten()
     yield "how many codes", codes.numel()
     yield "the codes", codes.flatten()
 
 
-check_quantise = Exercise(
-    key="quantise",
+check_quantize = Exercise(
+    key="quantize",
     page="08",
     prompt="""\
 ### Exercise: four bits
@@ -31,17 +31,17 @@ level nearest to it, and the `absmax` (blocks,), a scale for each block, so that
 times it is about `W`.""",
     imports="import torch\nfrom torch import Tensor",
     starter="""\
-def quantise(W: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+def quantize(W: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
     absmax = ...
     codes = ...
     return codes, absmax""",
     solution="""\
-def quantise(W: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+def quantize(W: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
     absmax = W.abs().amax(dim=1)
     scaled = W / absmax[:, None]
     codes = (scaled[:, :, None] - levels).abs().argmin(dim=2)
     return codes, absmax""",
-    answers=("quantise",),
+    answers=("quantize",),
     observe=_coded,
     first="By what do you divide a block, so that all of it lies between -1 and 1?",
     hints=(
@@ -50,7 +50,7 @@ def quantise(W: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
         "place has the least?",
     ),
     example=(
-        "[t.tolist() for t in quantise(torch.tensor([[0.5, -2.0]]), torch.linspace(-1, 1, 16))]"
+        "[t.tolist() for t in quantize(torch.tensor([[0.5, -2.0]]), torch.linspace(-1, 1, 16))]"
     ),
     right="Every number at its nearest level, every block with a scale of its own",
     mistakes=(

@@ -78,9 +78,11 @@ def _ratio(wanted: float, came: float) -> str:
 
 
 def _about(times: float) -> str:
+    """Roughly: who answers 1 would otherwise be told the number."""
     if times < 1.1:
-        return f"about {100 * (times - 1):.2g} percent"
-    return f"about {times:.2g} times" if times < 100 else f"about {round(times, -1):,.0f} times"
+        return f"about {100 * (times - 1):.1g} percent"
+    digits = 1 if times < 2 else -math.floor(math.log10(times))
+    return f"about {round(times, digits):,g} times"
 
 
 def _first_difference(wanted: Sequence, came: Sequence) -> str:

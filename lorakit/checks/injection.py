@@ -41,7 +41,7 @@ check_adapt = Exercise(
 
 Put an `lk.LoRALinear` beside every linear layer but `lm_head`, let nothing else train, and return
 an AdamW that has all that trains. (`model.set_submodule(name, layer)` puts a layer in another's
-place; `lk.freeze(model)` stops everything. `lk.inject` does most of it: do it without.)""",
+place; `lk.freeze` stops everything. `lk.inject` does most of it: do it without.)""",
     imports="import lorakit as lk\nimport torch\nfrom torch import nn",
     starter="""\
 def adapt(model: nn.Module, rank: int, alpha: float) -> torch.optim.Optimizer:

@@ -26,13 +26,18 @@ def _layer(make_layer: Callable[[nn.Linear, int, float], Any]) -> Iterator[Facet
     yield "shape of B", tuple(layer.B.shape)
     yield "B starts at zero", not layer.B.any().item()
     yield "A starts at zero", not layer.A.any().item()
+    yield "a fresh layer's output is zero", not layer(x).any().item()
     yield "a fresh layer computes what its base does", torch.allclose(layer(x), expected)
-    yield "what trains", sorted(n for n, p in layer.named_parameters() if p.requires_grad)
+    yield "A and B train", layer.A.requires_grad and layer.B.requires_grad
+    others = [p for p in layer.parameters() if p is not layer.A and p is not layer.B]
+    yield "something else trains", any(p.requires_grad for p in others)
     for rank in (2, 4):
         layer = make_layer(base, rank, 8.0)
-        for factor in (layer.A, layer.B):
-            nn.init.normal_(factor)
-        added = layer(x) - expected
+        nn.init.normal_(layer.A)
+        nn.init.zeros_(layer.B)
+        without = layer(x).detach()
+        nn.init.normal_(layer.B)
+        added = layer(x) - without
         yield f"the delta at rank {rank}, alpha 8", times(added, x @ layer.A.T @ layer.B.T)
     added.square().sum().backward()
     yield "A and B get a gradient", all(p.grad is not None for p in (layer.A, layer.B))

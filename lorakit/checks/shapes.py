@@ -63,9 +63,14 @@ def highest_rank(out_features: int, in_features: int) -> int:
             {"(out_features + in_features)": "in_features"},
         ),
         Mistake(
-            "every weight taken as square",
+            "every weight taken as square, as wide as its output",
             "On square weights it is right. Is 2 r / d true of one that is not?",
             {"(out_features + in_features)": "(2 * in_features)"},
+        ),
+        Mistake(
+            "every weight taken as square, as wide as its input",
+            "On square weights it is right. Is 2 r / d true of one that is not?",
+            {"(out_features + in_features)": "(2 * out_features)"},
         ),
         Mistake(
             "rank rounded up",

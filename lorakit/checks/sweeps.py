@@ -100,7 +100,7 @@ def choose(rows: list[dict]) -> tuple[float, bool]:
         ),
         Mistake(
             "highest loss",
-            "That rate has the highest loss. Is a low or a high loss better?",
+            "Nowhere is the loss as high as at your rate. Is a low or a high loss better?",
             {"best = min(losses, key": "best = max(losses, key"},
         ),
         Mistake(
