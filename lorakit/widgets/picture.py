@@ -49,7 +49,6 @@ class Picture(ipywidgets.VBox):
         self._kept: tuple[tuple, Any] | None = None  # a frame's key, and its pixels
         self.image = ipywidgets.Image(format="png", layout=_fixed(width, height))
         self.image.add_class("figure")
-        self.image.tooltip = alt  # its name: without one a screen reader says an address
         self.image.layout.visibility = "hidden"  # until there is one: a frame would look broken
         self._line = ipywidgets.HTML(
             layout=ipywidgets.Layout(width=f"{width}px", min_height="28px"),

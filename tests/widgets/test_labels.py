@@ -1,4 +1,4 @@
-"""For a keyboard and a screen reader: every control has a name, and every picture, and words."""
+"""For a keyboard and a screen reader: every control has a name, and every picture words."""
 
 from collections import Counter
 from dataclasses import replace
@@ -112,10 +112,14 @@ def test_no_two_controls_have_one_name(explorable):
 
 
 @EVERY
-def test_every_picture_has_a_name_and_a_line_of_words(explorable):
-    pictures = explorable.pictures
-    assert [picture.image.tooltip for picture in pictures] == [p.alt for p in pictures]
-    assert all(picture.alt and picture.text for picture in pictures)
+def test_every_picture_has_a_line_of_words(explorable):
+    assert all(picture.alt and picture.text for picture in explorable.pictures)
+
+
+@EVERY
+def test_no_picture_has_a_title(explorable):
+    # ipywidgets' own page code fails on an image with one, and shows an error in its place.
+    assert [picture.image.tooltip for picture in explorable.pictures if picture.image.tooltip] == []
 
 
 @EVERY
