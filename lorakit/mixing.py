@@ -29,11 +29,12 @@ class MixedLinear(nn.Module):
     def __init__(self, base: nn.Linear, adapters: Sequence[LoRALinear], rows: Sequence[int | None]):
         super().__init__()
         self.base = base
-        self.A = [adapter.A for adapter in adapters]
-        self.B = [adapter.B for adapter in adapters]
+        self.A: list[Tensor] = [adapter.A for adapter in adapters]
+        self.B: list[Tensor] = [adapter.B for adapter in adapters]
         # One by one: an nn.ParameterList takes many times as long, to make and at each look.
-        for i, p in enumerate([*self.A, *self.B]):
-            self.register_parameter(f"factor_{i}", p)
+        for i, adapter in enumerate(adapters):
+            self.register_parameter(f"A{i}", adapter.A)
+            self.register_parameter(f"B{i}", adapter.B)
         self.row_count = len(rows)
         ends = [*accumulate(adapter.config.rank for adapter in adapters)]
         mask = torch.zeros(len(rows), ends[-1], dtype=self.A[0].dtype)
