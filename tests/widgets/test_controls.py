@@ -73,7 +73,16 @@ def test_no_control_is_passed_over(make, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["parameters", "adapter file", "memory", "spectrum", "truncation", "overlap", "quantize", "handshake"],
+    [
+        "parameters",
+        "adapter file",
+        "memory",
+        "spectrum",
+        "truncation",
+        "overlap",
+        "quantize",
+        "handshake",
+    ],
 )
 def test_a_picture_reached_by_many_moves_is_that_drawn_afresh(make, name):
     explorer, draw = make(name), random.Random(name)
