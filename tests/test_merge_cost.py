@@ -256,9 +256,9 @@ def test_both_ways_of_writing_are_timed_and_the_model_keeps_its_adapters(adapted
     assert_same_weights(adapted, before)
 
 
-def test_the_first_round_is_not_counted(adapted, monkeypatch):
-    clock = iter([0, 8, 0, 8, 0, 2, 0, 1, 0, 4, 0, 1, 0, 4, 0, 1.0])
+def test_a_round_more_the_first_is_not_counted(adapted, monkeypatch):
+    clock = iter([0, 8, 0, 8, 0, 2, 0, 1.0])
     time = SimpleNamespace(perf_counter=lambda: next(clock))
     monkeypatch.setattr(sys.modules[MergeCost.__module__], "time", time)
-    found = tokens_a_second(adapted, (1, 2, 3), max_new_tokens=4, rounds=3)
-    assert found == {"adapter kept": 1, "merged": 4}
+    found = tokens_a_second(adapted, (1, 2, 3), max_new_tokens=4, rounds=1)
+    assert found == {"adapter kept": 2, "merged": 4}

@@ -10,6 +10,7 @@ from live_bytes import LiveBytes
 from torch import nn
 from weights import assert_same_weights, weights
 
+from lorakit.fingerprint import fingerprint_of
 from lorakit.hf_folder import save_folder
 from lorakit.lora import LoRAConfig, inject, lora_layers
 from lorakit.merging import (
@@ -127,6 +128,39 @@ def test_a_sum_just_within_float16_is_merged(model, perturb, fold, size):
     _, layer = overflowing(model, perturb, size)
     fold(model)
     assert layer.base.weight[0, 0].item() == pytest.approx(size, rel=1e-3)
+
+
+@each_fold
+def test_a_small_delta_on_a_weight_at_the_end_of_float16_is_refused(model, perturb, fold):
+    name, layer = overflowing(model, perturb, 30.0)
+    layer.base.weight.data[0, 0] = 65_500
+    with pytest.raises(ValueError, match=f"{name} would hold a number beyond 65504"):
+        fold(model)
+    layer.base.weight.data[0, 0] = -65_500
+    fold(model)
+    assert layer.base.weight[0, 0].item() == pytest.approx(30 - 65_500, abs=32)
+
+
+@each_fold
+def test_deltas_far_below_zero_are_refused_as_those_above(model, perturb, fold):
+    name, layer = overflowing(model, perturb, 1.0)
+    layer.A.data.fill_(100.0)
+    layer.B.data.fill_(-100.0)
+    with pytest.raises(ValueError, match=f"{name} would hold a number beyond 65504"):
+        fold(model)
+
+
+def test_a_merge_for_good_forgets_the_file_and_a_refused_one_does_not(model, perturb):
+    inject(model, CONFIG)
+    perturb(model)
+    before = fingerprint_of(model)
+    merge(model)
+    with pytest.raises(ValueError, match="cannot merge"):
+        merge_and_unload(model)
+    unmerge(model)
+    assert fingerprint_of(model) == before is not None
+    merge_and_unload(model)
+    assert fingerprint_of(model) is None
 
 
 class Packed(nn.Linear):
