@@ -157,6 +157,15 @@ def test_the_shortcut_tells_how_far_from_the_sum_it_is(alike):
     assert concatenated(adapters(alike), WEIGHTS).error < 1e-6
 
 
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_of_unrelated_adapters_it_is_off_by_the_root_of_their_number_less_one(
+    model, tmp_path, count
+):
+    configs = {str(i): LoRAConfig(rank=8) for i in range(count)}
+    shelf, _ = shelf_of(model, tmp_path, configs)
+    assert shortcut(adapters(shelf)).error == pytest.approx(math.sqrt(count - 1), rel=0.1)
+
+
 def test_of_an_adapter_and_itself_the_shortcut_is_the_double_of_the_sum(alike):
     one = alike.layers("a")
     made = shortcut([one, one])
