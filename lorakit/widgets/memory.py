@@ -59,8 +59,8 @@ class MemoryExplorer(Explorable):
     def refresh(self, change=None) -> None:
         run, found = self.settings.run, self.memories()
         source = self.steps()[run.method].source
-        names = {"full": "full", "lora": f"LoRA, rank {run.rank}"}
-        names |= {"qlora": f"QLoRA, rank {run.rank}"}
+        # The rank is beside its slider: as part of a name it would move what stands still.
+        names = {"full": "full", "lora": "LoRA", "qlora": "QLoRA"}
         with self.picture.drawing(blit=True) as ax:
             draw_memory(
                 ax,
