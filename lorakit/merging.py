@@ -86,7 +86,7 @@ def mergeable(model: nn.Module, dtype: torch.dtype | None = None) -> list[tuple[
         if not isinstance(W, nn.Parameter):
             raise ValueError(
                 f"cannot merge: the base of {name} is quantised, its weight made anew at each use; "
-                "load the adapter onto the original base and merge there, or dequantise first"
+                "load the adapter onto the original base and merge there, or dequantize_(model)"
             )
         _check_range(name, layer, dtype or W.dtype)
     return layers

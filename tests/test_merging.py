@@ -7,7 +7,6 @@ import pytest
 import torch
 import transformers
 from live_bytes import LiveBytes
-from torch import nn
 from weights import assert_same_weights, weights
 
 from lorakit.fingerprint import fingerprint_of
@@ -24,6 +23,7 @@ from lorakit.merging import (
 )
 from lorakit.model import Llama
 from lorakit.presets import PRESETS
+from lorakit.qlora import dequantize_, quantize_
 
 CONFIG = LoRAConfig(rank=4, alpha=12.0)
 
@@ -163,34 +163,22 @@ def test_a_merge_for_good_forgets_the_file_and_a_refused_one_does_not(model, per
     assert fingerprint_of(model) is None
 
 
-class Packed(nn.Linear):
-    """A quantised layer, as far as a merge can see: its weight is made anew at each use."""
-
-    def __init__(self, layer: nn.Linear):
-        nn.Module.__init__(self)
-        self.in_features, self.out_features = layer.in_features, layer.out_features
-        self.register_buffer("values", layer.weight.detach().clone())
-        self.bias = None
-
-    @property
-    def weight(self) -> torch.Tensor:
-        return self.values.clone()
-
-
 @each_fold
 def test_a_quantised_base_is_refused_with_the_way_out_and_nothing_changes(
     model, tokens, perturb, fold
 ):
-    name = "model.layers.1.mlp.up_proj"
-    model.set_submodule(name, Packed(model.get_submodule(name)))
+    [name, *_] = quantize_(model)
     inject(model, CONFIG)
     perturb(model)
     before, adapted = weights(model), model(tokens)
-    message = f"base of {name} is quantised.* onto the original base .* or dequantise first"
+    message = f"base of {name} is quantised.* onto the original base .* or dequantize_"
     with pytest.raises(ValueError, match=message):
         fold(model)
     assert_same_weights(model, before)
     assert torch.equal(model(tokens), adapted)
+    dequantize_(model)
+    fold(model)
+    torch.testing.assert_close(model(tokens), adapted)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
