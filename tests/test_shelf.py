@@ -369,6 +369,16 @@ def test_every_adapter_follows_to_another_device(shelf):
         assert shelf.model(torch.zeros(1, 3, dtype=torch.long, device="meta")).shape == (1, 3, 61)
 
 
+def test_after_a_move_nothing_of_the_base_stays_where_it_was(model):
+    quantize_(model, block=32)
+    shelf = Shelf(model)
+    held = weakref.ref(model.model.layers[0].mlp.up_proj.packed)
+    model.to("meta")
+    shelf.follow()
+    gc.collect()
+    assert held() is None
+
+
 def test_a_base_in_4_bits_has_a_shelf_too(model, tokens, tmp_path):
     quantize_(model, block=32)
     shelf, alone = shelf_of(model, tmp_path)
