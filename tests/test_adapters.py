@@ -483,6 +483,7 @@ DAMAGE = {
         rf"{B} is \(32, 3\), this model and r=4 need \(32, 4\)",
     ),
     "not finite": (lambda t: t[KEY.format("B")][0].fill_(math.nan), f"{B} is not finite"),
+    "minus infinity": (lambda t: t[KEY.format("A")][1].fill_(-math.inf), f"{A} is not finite"),
     **{
         f"{dtype}": (
             lambda t, dtype=dtype: t.update({KEY.format("A"): torch.ones(4, 32).to(dtype)}),
