@@ -5,6 +5,7 @@ from explorables import look
 
 from lorakit.adapter_file import adapter_file, read_adapter_file
 from lorakit.adapters import save_adapter
+from lorakit.counts import count
 from lorakit.fingerprint import remember_file
 from lorakit.lora import ALL_LINEAR, LoRAConfig, inject
 from lorakit.model import Llama
@@ -64,9 +65,11 @@ def test_the_words_say_whose_the_embedding_is():
     assert describe(adapter_file(untied, lora, embeddings=True), untied).endswith("has changed")
 
 
-def test_the_shares_add_up():
+def test_the_shares_are_those_of_the_file_and_of_the_model():
     found = adapter_file(MINI, LoRAConfig(rank=8), embeddings=True)
     told = describe(found, MINI)
     factors = sum(found.A.values()) + sum(found.B.values())
+    copy = 4 * count(MINI).total
+    assert told.startswith(f"{found.total:,} bytes in all, {found.total / copy:.2%} of the model's")
     assert f"{factors / found.total:.1%} are A and B" in told
     assert f"{sum(found.beside.values()) / found.total:.1%} the base's embedding" in told
