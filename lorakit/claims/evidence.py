@@ -42,6 +42,18 @@ def real_model() -> dict[str, Any]:
 
 
 @lru_cache
+def quantize() -> dict[str, Any]:
+    """4 bits on SmolLM2's weights: errors, bytes, and what bitsandbytes makes of the same."""
+    return read_json(RESULTS / "quantize-h100.json")
+
+
+@lru_cache
+def serve(base: str) -> dict[str, Any]:
+    """Tokens a second of many users, on an H100."""
+    return read_json(RESULTS / f"serve-{base}-h100.json")
+
+
+@lru_cache
 def embedding(task: str, arm: str) -> list[Row]:
     """Runs in which not what a method says trains, but what `arm` says."""
     rows = read_json(RESULTS / "embedding.json")["rows"]
