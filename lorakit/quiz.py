@@ -10,7 +10,6 @@ texts, or a number. Knows no control, and nobody's answers.
 
 import math
 import random
-import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -161,20 +160,6 @@ def explain(item: Item, answer: Answer) -> tuple[Remark, ...]:
     return tuple(
         Remark(text=o.text, why=o.why, right=o.right, chosen=o.text in chosen) for o in item.options
     )
-
-
-def read_number(text: str) -> float:
-    """The number that somebody wrote: 3,840 or 3840, 0.26 or 0,26, 55 %. Raises ValueError."""
-    bare = re.sub(r"[\s_%]", "", text)
-    if re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?", bare):
-        bare = bare.replace(",", "")
-    try:
-        number = float(bare.replace(",", "."))
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{text!r} is no number: write one like 3840, 0.26 or 1e9")
-    return number
 
 
 def written(number: Any) -> str:

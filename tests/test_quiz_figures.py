@@ -21,8 +21,9 @@ from lorakit.family import FAMILY, read_rows
 from lorakit.grids import TARGETS
 from lorakit.memory.fit import changes_to_fit
 from lorakit.quantize import quantize
-from lorakit.quiz import Item, Option, is_right, quiz_items, read_number
+from lorakit.quiz import Item, Option, is_right, quiz_items
 from lorakit.spectrum import energy, stable_rank
+from lorakit.widgets.predict import as_number
 
 RESULTS = Path(__file__).parent.parent / "data" / "results"
 ITEMS = {item.key: item for item in quiz_items()}
@@ -309,7 +310,7 @@ def test_each_figure_is_computed_or_a_premise(key):
 @pytest.mark.parametrize("key", [key for key, item in ITEMS.items() if item.kind == "number"])
 def test_a_numbers_options_are_called_by_their_values(key):
     for option in ITEMS[key].options:
-        assert read_number(option.text) == pytest.approx(option.value, rel=0.02)
+        assert as_number(option.text) == pytest.approx(option.value, rel=0.02)
 
 
 def test_no_figures_are_kept_for_a_question_that_is_gone():

@@ -9,6 +9,8 @@ from lorakit.terms import Term, notebook, search, terms
 from lorakit.widgets.explorable import Explorable, shown
 
 STYLE = {"description_width": "initial"}
+# JupyterLab shows a link in a widget as it shows any word.
+LINK = 'style="text-decoration: underline; color: var(--jp-content-link-color, #1565c0)"'
 
 
 class Glossary(Explorable):
@@ -73,4 +75,4 @@ def page_link(page: str) -> str:
     if name is None:
         return f"page {html.escape(page)}"
     title = name.removesuffix(".ipynb").replace("_", " ")
-    return f'<a href="{html.escape(name)}" target="_blank">page {html.escape(title)}</a>'
+    return f'<a href="{html.escape(name)}" target="_blank" {LINK}>page {html.escape(title)}</a>'

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import ipywidgets
 
-from lorakit.quiz import Answer, Item, read_number, shuffled, written
+from lorakit.quiz import Answer, Item, shuffled, written
+from lorakit.widgets.predict import as_number
 
 PLACES = ("first", "second", "third", "fourth", "fifth", "sixth")
 WIDE = {"description_width": "initial"}
@@ -60,7 +61,7 @@ class Question(ipywidgets.VBox):
         if self.item.kind == "several":
             return sorted(c.description for c in self.controls if c.value)
         if self.item.kind == "number":
-            return read_number(values[0])
+            return as_number(values[0])
         if None in values:
             missing = "one for every place" if self.item.kind == "order" else "one of the options"
             raise ValueError(f"choose {missing}")

@@ -9,14 +9,16 @@ from typing import Any
 
 import ipywidgets
 
-from lorakit.answers import Answers, kept, where
+from lorakit.answers import where
 from lorakit.plots import draw_topics
 from lorakit.quiz import Answer, Item, Remark, check_answer, explain, is_right, quiz_items
 from lorakit.quiz_score import PREFIX, TopicScore, describe, known, scores, upcoming
-from lorakit.widgets.explorable import Explorable, close_whole, shown
+from lorakit.widgets.answering import Answering
+from lorakit.widgets.explorable import close_whole, shown
 from lorakit.widgets.glossary import page_link
 from lorakit.widgets.picture import Picture
 from lorakit.widgets.question import Question
+from lorakit.widgets.still import still
 
 # ipywidgets cuts long options off, and gives each the height of one line.
 LINES = """<style>
@@ -29,16 +31,15 @@ LINES = """<style>
 </style>"""
 
 
-class QuizExplorer(Explorable):
+class QuizExplorer(Answering):
     """An answer -> `explain` -> words and the score by topic; `upcoming` says what is next.
 
     A question answered right is shown with its answer; any other one is asked. All answers to a
-    question are kept in `answers`, the lesson's own by default, under its key.
+    question are kept under its key. By default the questions are the lesson's.
     """
 
-    def __init__(self, answers: Answers | None = None, items: tuple[Item, ...] | None = None):
+    def __init__(self, items: tuple[Item, ...] | None = None):
         self.items = quiz_items() if items is None else items
-        self.answers = kept() if answers is None else answers
         self.which = ipywidgets.Dropdown(
             options=[(f"{n}. {item.topic}", item.key) for n, item in enumerate(self.items, 1)],
             description="question",
@@ -52,7 +53,7 @@ class QuizExplorer(Explorable):
         self.over = _button("Start over", "undo")
         self.sure = _button("Yes, forget all my answers", "trash")
         self.no = _button("No, keep them", "")
-        self.kept = ipywidgets.HTML(html.escape(where()) if answers is None else "")
+        self.where = ipywidgets.HTML(html.escape(where()))
         self._drawn: tuple[TopicScore, ...] = ()
         self.picture = Picture(760, 340, alt="the quiz's score by topic")
         super().__init__(
@@ -62,7 +63,8 @@ class QuizExplorer(Explorable):
                 ipywidgets.HBox([self.check, self.next]),
                 *(self.said, self.picture),
                 ipywidgets.HBox([self.over, self.sure, self.no]),
-                self.kept,
+                self.where,
+                still(self.items[0].question, [f"- {o.text}" for o in self.items[0].options]),
             ],
             alt="explorable: questions on the whole lesson",
         )
@@ -74,9 +76,9 @@ class QuizExplorer(Explorable):
         self.over.on_click(lambda _: self._ask_to_forget(True))
         self.no.on_click(lambda _: self._ask_to_forget(False))
         self.sure.on_click(self._forget)
-        self.answers.watch(self._follow)
         first = upcoming(self.items, self.tries()) or self.items[-1]
         self.show(first.key)
+        self.follow()
 
     @property
     def item(self) -> Item:
@@ -128,7 +130,6 @@ class QuizExplorer(Explorable):
             self._tell(given[-1])
         elif given:
             self.said.value = _status(f"asked again: you said {_words(given[-1])} before")
-        self._draw()
 
     @shown
     def _check(self, button=None) -> None:
@@ -172,13 +173,11 @@ class QuizExplorer(Explorable):
         self.picture.text = describe(found)
 
     @shown
-    def _follow(self) -> None:
-        """The kept answers have changed, here or by another hand."""
-        given = self.tries()[self.item.key]
-        if self.check.disabled and not given:
+    def refresh(self) -> None:
+        """The kept answers have changed, here or by another hand: show what they come to."""
+        if self.check.disabled and not self.tries()[self.item.key]:
             self._ask()
-        else:
-            self._draw()
+        self._draw()
 
     def _ask_to_forget(self, asking: bool) -> None:
         self.over.layout.display = "none" if asking else ""
@@ -189,11 +188,6 @@ class QuizExplorer(Explorable):
         self.answers.reset(PREFIX)
         self._ask_to_forget(False)
         self.show(self.items[0].key)
-
-    def close(self) -> None:
-        """Take it off the page; the answers stay."""
-        self.answers.unwatch(self._follow)
-        super().close()
 
 
 def _button(name: str, icon: str) -> ipywidgets.Button:

@@ -1,11 +1,12 @@
 """The quiz explorable: answers are explained, kept, asked again until right, and found again."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 from ipywidgets.widgets.widget import _instances
 
-from lorakit.answers import Answers
+from lorakit.answers import Answers, kept
 from lorakit.quiz import Item, Option, quiz_items
 from lorakit.quiz_score import describe, scores
 from lorakit.widgets import QuizExplorer
@@ -24,14 +25,16 @@ def item(key: str, topic: str, kind: str = "choice", **fields) -> Item:
 ITEMS = (item("a", "LoRA"), item("b", "LoRA", "several"), item("c", "memory"))
 
 
-@pytest.fixture
-def answers() -> Answers:
-    return Answers()
+@pytest.fixture(autouse=True)
+def answers() -> Iterator[Answers]:
+    kept.cache_clear()
+    yield kept()
+    kept.cache_clear()
 
 
 @pytest.fixture
 def quiz(answers) -> QuizExplorer:
-    return QuizExplorer(answers, ITEMS)
+    return QuizExplorer(ITEMS)
 
 
 def choose(quiz: QuizExplorer, word: str) -> None:
@@ -90,7 +93,7 @@ def test_none_of_several_is_said_and_not_kept(quiz, answers):
 
 def test_an_order_is_told_by_places():
     order = item("o", "t", "order", options=tuple(Option(text=x, why=f"{x}!") for x in "xyz"))
-    quiz = QuizExplorer(Answers(), (order,))
+    quiz = QuizExplorer((order,))
     assert not quiz.answer(["y", "x", "z"])
     assert "<b>1. x</b> (you had it elsewhere): x!" in quiz.said.value
     assert "<b>3. z</b> (in its place \N{CHECK MARK}): z!" in quiz.said.value
@@ -98,7 +101,7 @@ def test_an_order_is_told_by_places():
 
 def test_a_line_of_code_is_told_as_code(answers):
     bug = item("k", "t", "bug")
-    quiz = QuizExplorer(answers, (bug,))
+    quiz = QuizExplorer((bug,))
     quiz.answer("k no")
     assert "<b><code>k no</code></b> (wrong, your answer)" in quiz.said.value
 
@@ -152,10 +155,15 @@ def test_each_answer_is_kept_at_once_with_all_tries(quiz, answers):
     assert answers.get("quiz/a") == ["a no", "a yes"]
 
 
-def test_another_quiz_over_the_same_file_goes_on_where_this_one_was(tmp_path):
-    quiz = QuizExplorer(Answers(tmp_path / "kept.json"), ITEMS)
+def test_another_kernel_over_the_same_file_goes_on_where_this_one_was(tmp_path, monkeypatch):
+    def opened() -> QuizExplorer:
+        found = Answers(tmp_path / "kept.json")
+        monkeypatch.setattr("lorakit.widgets.answering.kept", lambda: found)
+        return QuizExplorer(ITEMS)
+
+    quiz = opened()
     choose(quiz, "yes")
-    again = QuizExplorer(Answers(tmp_path / "kept.json"), ITEMS)
+    again = opened()
     assert again.item.key == "b"
     assert again.picture.text == quiz.picture.text
     again.show("a")
@@ -166,14 +174,14 @@ def test_all_answered_it_opens_with_the_last_question_answered(answers):
     for key in "ac":
         answers.set(f"quiz/{key}", [f"{key} yes"])
     answers.set("quiz/b", [["b yes"]])
-    quiz = QuizExplorer(answers, ITEMS)
+    quiz = QuizExplorer(ITEMS)
     assert quiz.item.key == "c" and "Right." in quiz.said.value
 
 
 @pytest.mark.parametrize("damaged", ["a yes", {"a": 1}, [["a yes"]], ["gone"], None])
 def test_what_is_kept_and_no_answer_is_asked_again(answers, damaged):
     answers.set("quiz/a", damaged)
-    quiz = QuizExplorer(answers, ITEMS)
+    quiz = QuizExplorer(ITEMS)
     assert quiz.item.key == "a" and quiz.said.value == ""
     choose(quiz, "yes")
     assert answers.get("quiz/a") == ["a yes"]
@@ -232,7 +240,7 @@ def test_the_lessons_own_questions_and_answers_are_there_by_default():
     quiz = QuizExplorer()
     assert quiz.items == quiz_items()
     assert len(quiz.which.options) == len(quiz_items())
-    assert "answers are kept in memory" in quiz.kept.value
+    assert "answers are kept in memory" in quiz.where.value
 
 
 def test_without_a_kernel_there_is_a_picture_and_words_that_never_change(quiz):
@@ -241,6 +249,13 @@ def test_without_a_kernel_there_is_a_picture_and_words_that_never_change(quiz):
     assert bundle["text/plain"] == quiz._repr_mimebundle_()["text/plain"]
     assert bundle["text/plain"] == "explorable: questions on the whole lesson"
     assert bundle["image/png"]
+
+
+def test_without_a_kernel_the_first_question_can_be_read(quiz):
+    score, question = quiz.pictures
+    assert score is quiz.picture
+    assert question.alt == "a <?>" and question.value
+    assert question.layout.display == "none"  # on a live page
 
 
 def test_a_question_that_makes_way_leaves_no_widget_behind(quiz):
