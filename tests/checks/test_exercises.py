@@ -8,6 +8,7 @@ import torch
 
 from lorakit import checks
 from lorakit.checks import EXERCISES, Exercise, Wrong
+from lorakit.checks.exercise import RAISED
 
 PAGES = Path(__file__).parents[2] / "notebooks"
 
@@ -33,6 +34,16 @@ def test_the_solution_is_right_and_is_taken_for_no_mistake(exercise, capsys):
     assert capsys.readouterr().out == f"{exercise.key}: right. {exercise.right}\n"
     verdict = exercise.judge(*exercise.answer(exercise.solution))
     assert (verdict.kind, verdict.name) == ("right", None)
+
+
+@each
+def test_looking_at_the_solution_raises_nothing_and_leaves_no_facet_open(exercise):
+    """Else an answer that raises alike would be right."""
+    facets = exercise.facets(exercise.answer(exercise.solution))
+    names = [name for name, _ in facets]
+    assert len(set(names)) == len(names) >= 2
+    assert RAISED not in names
+    assert not [value for _, value in facets if value is None or value is ...]
 
 
 @each
@@ -122,6 +133,14 @@ def test_checking_moves_no_random_number_of_the_page_and_leaves_no_file(
         assert not torch.is_grad_enabled()
     assert torch.equal(torch.rand(3), expected)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_gradient_is_looked_at_also_where_the_page_wants_none():
+    exercise = EXERCISES["lora-linear"]
+    cut = next(m for m in exercise.mistakes if m.name == "gradient cut off")
+    with torch.no_grad():
+        assert exercise.judge(*exercise.answer(exercise.wrong(cut))).name == cut.name
+        assert exercise.judge(*exercise.answer(exercise.solution)).kind == "right"
 
 
 @each
