@@ -12,7 +12,7 @@ STYLE = """<style>
     box-sizing: border-box; }
 .stage-window { flex: 1 1 0; min-height: 0; }
 .stage-frame, .stage-frame > .widget-hbox { height: 100%; width: 100%; }
-.stage-asked { flex: 1 1 0; overflow: auto; --jp-widgets-font-size: 28px;
+.stage-asked { flex: 1 1 0; overflow: auto; padding-right: 8px; --jp-widgets-font-size: 28px;
     --jp-widgets-inline-height: 52px; }
 .stage-asked h2 { font-size: 38px; line-height: 1.2; margin: 8px 0 16px; }
 .stage-asked > .widget-hbox { align-items: flex-start; margin-bottom: 14px; overflow: visible;
