@@ -60,9 +60,6 @@ class QuantizedLinear(nn.Linear):
         return dequantize(self.quantized, self.like.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        kind = x.device.type
-        if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
-            x = x.to(torch.get_autocast_dtype(kind))
         held = self.quantized
         y = _Product.apply(x, held.shape, held.block, self.stored, *held.tensors.values())
         return y if self.bias is None else y + self.bias.to(y.dtype)
@@ -72,7 +69,7 @@ class QuantizedLinear(nn.Linear):
 
 
 class _Product(torch.autograd.Function):
-    """x (..., in) -> x W^T (..., out), in the dtype of x. What it keeps is the 4 bits alone."""
+    """x (..., in) -> x W^T (..., out), in the dtype of x, or autocast's; keeps the 4 bits alone."""
 
     @staticmethod
     def forward(ctx, x, shape, block, names, *tensors):

@@ -29,6 +29,12 @@ CONFIG = LoRAConfig(rank=4, alpha=12.0)
 LINEAR = 14  # layers of the tiny model
 
 
+@pytest.fixture(autouse=True)
+def same_layers():
+    """Layers made in a test start alike each time."""
+    torch.manual_seed(0)
+
+
 def pair(model: Llama, perturb) -> tuple[Llama, Llama]:
     """QLoRA, and LoRA over the plain model of the same quantised values; the same adapters."""
     quantize_(model)
@@ -65,8 +71,8 @@ def test_it_computes_what_a_plain_layer_of_its_weight_does(bias, dtype):
     x = torch.randn(3, 5, 40, dtype=dtype)
     assert layer(x).dtype == dtype
     expected = nn.functional.linear(x, layer.weight, plain.bias)
-    atol = 1e-5 if dtype == torch.float32 else 0.01  # the bias is added to a rounded product
-    torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=atol)
+    rtol = 1e-5 if dtype == torch.float32 else 0.02  # the bias is added to a rounded product
+    torch.testing.assert_close(layer(x), expected, rtol=rtol, atol=rtol)
     assert torch.equal(layer.weight, dequantize(quantize(plain.weight), dtype))
     assert layer.weight.dtype == dtype and not layer.weight.requires_grad
 
@@ -362,7 +368,7 @@ def test_a_merge_is_refused_until_the_base_is_dequantised(model, tokens, perturb
     model, _ = pair(model, perturb)
     expected = model(tokens)
     for act in (merge, merge_and_unload):
-        with pytest.raises(ValueError, match=r"is quantised.*dequantise first"):
+        with pytest.raises(ValueError, match=r"is quantised.*dequantize_\(model\)"):
             act(model)
     torch.testing.assert_close(model(tokens), expected, rtol=0, atol=0)
     dequantize_(model)
