@@ -8,8 +8,8 @@ from lorakit.plots.matrices import draw_matrices, draw_share
 from lorakit.plots.memory import draw_memory
 from lorakit.plots.merge import draw_merge
 from lorakit.plots.overlap import draw_overlap
-from lorakit.plots.shelf import draw_answer, draw_disk
 from lorakit.plots.quantize import draw_errors, draw_levels
+from lorakit.plots.shelf import draw_answer, draw_disk
 from lorakit.plots.spectrum import draw_layers, draw_spectrum
 from lorakit.plots.spread import draw_spread
 from lorakit.plots.style import COLORS, PARTS, figure, png, save_picture
@@ -30,8 +30,8 @@ __all__ = [
     "draw_curves",
     "draw_cut",
     "draw_disk",
-    "draw_guesses",
     "draw_errors",
+    "draw_guesses",
     "draw_layers",
     "draw_levels",
     "draw_loss",

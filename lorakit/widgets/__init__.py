@@ -17,8 +17,8 @@ from lorakit.widgets.pace import PaceExplorer
 from lorakit.widgets.parameters import ParametersExplorer
 from lorakit.widgets.picture import Picture
 from lorakit.widgets.predict import Choice, Number, Sketch
-from lorakit.widgets.quiz import QuizExplorer
 from lorakit.widgets.quantize import QuantizeExplorer
+from lorakit.widgets.quiz import QuizExplorer
 from lorakit.widgets.race import RaceExplorer
 from lorakit.widgets.rank_alpha import RankAlphaExplorer
 from lorakit.widgets.real_model import RealModelExplorer
@@ -51,8 +51,8 @@ __all__ = [
     "ParametersExplorer",
     "Picture",
     "Predictions",
-    "QuizExplorer",
     "QuantizeExplorer",
+    "QuizExplorer",
     "RaceExplorer",
     "RankAlphaExplorer",
     "RealModelExplorer",
