@@ -155,9 +155,10 @@ def _essentials(run: Run, setup: Setup) -> dict[str, Any]:
 def _show_memory(run: Run, setup: Setup, held: StepMemory) -> None:
     """Each part in each phase; then what tensors, allocator and device make of the peak."""
     products = ", products in bfloat16" if setup.config.autocast else ""
+    weights = "linear weights in 4 bits, others" if setup.quantized else "weights"
     typer.echo(
         f"{run.method} on {run.base}, {setup.batch_size} x {setup.length} tokens, "
-        f"weights in {setup.dtype}{products}\n"
+        f"{weights} in {setup.dtype}{products}\n"
         f"{held.source}: bytes at each phase's highest instant, the peak in {held.phase}"
     )
     show(

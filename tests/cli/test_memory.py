@@ -287,7 +287,8 @@ def test_of_an_option_that_is_advised_twice_the_last_is_typed():
 
 def test_a_quantised_base_is_estimated_and_said_to_be_qlora():
     said = lorakit_("memory", "--base", "mini", "--method", "qlora")
-    assert said.stdout.startswith("qlora on mini, 4 x 128 tokens")
+    first = "qlora on mini, 4 x 128 tokens, linear weights in 4 bits, others in float32\n"
+    assert said.stdout.startswith(first)
     memory = told("--method", "qlora")["memory"]
     assert memory == step(quantized=True)
     assert memory["most"]["weights"] < 0.3 * step()["most"]["weights"]
