@@ -198,6 +198,26 @@ def test_layers_of_some_adapters_alone_go_into_a_file_too(shelf, tokens, tmp_pat
     torch.testing.assert_close(shelf.model(tokens), answers)
 
 
+def test_where_an_adapter_has_no_layer_its_place_is_zero_in_A_and_in_B(shelf):
+    made = concatenated([shelf.layers("wide"), shelf.layers("narrow")])
+    for path, layer in made.layers.items():
+        filled_up = 7 if path in shelf.layers("narrow") else 5
+        assert layer.A.shape[0] == layer.B.shape[1] == 7
+        assert layer.A[:filled_up].any(1).all() and layer.B[:, :filled_up].any(0).all()
+        assert not layer.A[filled_up:].any() and not layer.B[:, filled_up:].any()
+
+
+def test_a_result_names_the_layers_that_it_has_and_no_other(shelf):
+    narrow, wide, uneven = adapters(shelf)
+    for them, targets in (
+        ([narrow, wide], next(iter(wide.values())).config.targets),
+        ([narrow], ("q_proj", "v_proj")),
+        ([narrow, uneven], tuple(concatenated([narrow, uneven]).layers)),
+    ):
+        layers = concatenated(them).layers
+        assert {layer.config.targets for layer in layers.values()} == {targets}
+
+
 def test_what_is_added_stays_as_it_was(shelf):
     before = {
         (name, path): (layer.A.clone(), layer.B.clone(), layer.config)

@@ -9,12 +9,23 @@ from adapter_files import contents
 from lorakit import family
 from lorakit.checkpoint import load_base
 from lorakit.experiment import finetune
-from lorakit.family import FAMILY, FOLDER, NEXT, OWN, RUN, exact_match, read_rows, train_family
+from lorakit.family import (
+    FAMILY,
+    FOLDER,
+    NEXT,
+    OWN,
+    RUN,
+    exact_match,
+    question,
+    read_rows,
+    train_family,
+)
 from lorakit.files import read_json
 from lorakit.lora import lora_layers
 from lorakit.mini_tasks import record_form
 from lorakit.run import Run
 from lorakit.shelf import Shelf
+from lorakit.world import NAMES, VALUES, split_words
 
 RESULTS = FOLDER.parent / "results" / "adapters.json"
 
@@ -24,6 +35,15 @@ def test_the_family_has_48_forms_and_no_two_alike():
     assert len(FAMILY) == 48 == len({repr(form) for form in forms})
     assert len({form.order for form in forms}) == 24
     assert len({form.separator for form in forms}) == 3
+
+
+def test_questions_are_about_names_and_values_that_training_never_shows():
+    known = {word for words in (NAMES, *VALUES.values()) for word in words}
+    held_out = {w for words in (NAMES, *VALUES.values()) for w in split_words(words, "heldout")}
+    for number in range(4):
+        asked = question("record-7", number)
+        told = known & {*asked.prompt.split(), *asked.response.split()}
+        assert len(told) >= 15 and told <= held_out
 
 
 # The committed files
