@@ -26,7 +26,11 @@ class Question(ipywidgets.VBox):
         elif item.kind == "number":
             self.controls = [
                 ipywidgets.Text(
-                    description=f"your answer, {item.unit}", placeholder="a number", style=WIDE
+                    description=f"your answer, {item.unit}",
+                    placeholder="a number",
+                    # A press of Check can overtake the last of many messages, but not a single one.
+                    continuous_update=False,
+                    style=WIDE,
                 )
             ]
         elif item.kind == "order":

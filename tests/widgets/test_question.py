@@ -71,3 +71,8 @@ def test_the_lines_of_code_are_numbered_and_none_is_html():
 
 def test_a_number_says_its_unit():
     assert "TB" in Question(next(i for i in quiz_items() if i.unit == "TB")).controls[0].description
+
+
+def test_a_number_is_sent_whole():
+    """Digit by digit, a quick press of Check would judge the first ones alone."""
+    assert not Question(OF_KIND["number"]).controls[0].continuous_update
