@@ -30,7 +30,7 @@ def draw_adapter_file(ax: Axes, found: Any) -> None:
                 Patch(facecolor=COLORS["lora"], label="B"),
                 Patch(facecolor=COLORS["base"], label="no adapter"),
             ]
-            place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 3}
+            place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 3}
             dress(ax, x=unit_name, handles=handles, **place)
     for row, name in enumerate(found.A):
         A, B = found.A[name] / scale, found.B[name] / scale
