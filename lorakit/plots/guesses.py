@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from lorakit.plots.style import COLORS, EDGE, LARGE, SMALL, dress, frame, log_limits, log_y
 from lorakit.predictions import in_words
 
-# The guess has the brighter colour and the round mark, each with an edge that shows on white.
+# Told apart by shape as well as by colour, with an edge that shows on black and on white.
 GUESS: dict[str, Any] = {"marker": "o", "markerfacecolor": COLORS["expected"]}
 RESULT: dict[str, Any] = {"marker": "D", "markerfacecolor": COLORS["own"]}
 MARK: dict[str, Any] = {"markersize": 11, "markeredgecolor": "black", "markeredgewidth": 1}

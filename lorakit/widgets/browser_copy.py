@@ -67,7 +67,7 @@ class BrowserCopy(anywidget.AnyWidget):
         self._held = held
         came = self.answers.restore(found.export())
         self.bring()
-        self.told(f"and in this browser, where {came} more were found")
+        self.told(f"and in this browser, where more were found: {came}")
 
     def bring(self) -> None:
         """Tell the browser what has changed since."""

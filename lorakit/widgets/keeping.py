@@ -69,17 +69,18 @@ class Keeping(Answering):
         text = bytes(self.upload.value[0]["content"]).decode("utf-8", "replace")
         self.upload.value = ()  # the same file can come again
         came = self.answers.restore(text)
-        self._tell(f"{came} answers came; those that were here stay as they were")
+        self._tell(f"answers that came: {came}; those that were here stay as they were")
 
     @shown
     def _ask(self, button=None) -> None:
-        self.question.value = f"forget {len(self.answers.keys())} answers? There is no way back."
+        count = len(self.answers.keys())
+        self.question.value = f"Forget all {count} answers? There is no way back."
         self.sure.layout.display = "flex"
 
     @shown
     def _forget(self, button=None) -> None:
         self._rest()
-        self._tell(f"{self.answers.reset()} answers are forgotten")
+        self._tell(f"forgotten: {self.answers.reset()}")
 
     def _rest(self, button=None) -> None:
         self.sure.layout.display = "none"

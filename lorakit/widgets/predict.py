@@ -66,19 +66,16 @@ class Number(Guess):
     size = (760, 150)
 
     def __init__(self, key: str, question: str, unit: str = "", *, log: bool = False):
-        self.box = ipywidgets.Text(description="your guess", placeholder="a number")
+        # The press of a button can overtake the last of many messages, but not a single one.
+        self.box = ipywidgets.Text(
+            description="your guess", placeholder="a number", continuous_update=False
+        )
         self.box.tooltip = question
-        self.box.on_msg(self._hear)
         of = f"- a number of {unit}" if unit else "- a number"
         row = ipywidgets.HBox([self.box, ipywidgets.Label(unit)])
         super().__init__(
             key, question, [self.box], [row, still(question, [of])], unit=unit, log=log
         )
-
-    def _hear(self, box: ipywidgets.Text, content: dict, buffers: list) -> None:
-        """Enter keeps the guess, as the button does."""
-        if content.get("event") == "submit":
-            self.keep.click()
 
     def said(self) -> float:
         number = as_number(self.box.value)

@@ -54,10 +54,10 @@ def test_an_exported_file_is_taken_in_once_and_again(answers):
     box = Keeping()
     upload(box, b'{"quiz/rank": 8, "quiz/alpha": 16}')
     assert answers.keys() == ["quiz/alpha", "quiz/rank"]
-    assert "2 answers came" in box.line.value
+    assert "answers that came: 2" in box.line.value
     answers.remove("quiz/rank")
     upload(box, b'{"quiz/rank": 8, "quiz/alpha": 16}')
-    assert "1 answers came" in box.line.value
+    assert "answers that came: 1" in box.line.value
     assert box.upload.value == ()
 
 
@@ -82,11 +82,11 @@ def test_a_reset_asks_once_more(answers):
     assert box.sure.layout.display == "none"
     box.ask.click()
     assert box.sure.layout.display == "flex"
-    assert box.question.value == "forget 1 answers? There is no way back."
+    assert box.question.value == "Forget all 1 answers? There is no way back."
     assert answers.keys() == ["quiz/rank"]
     box.forget.click()
     assert answers.keys() == []
-    assert "1 answers are forgotten" in box.line.value
+    assert "forgotten: 1" in box.line.value
     assert box.sure.layout.display == "none"
 
 
@@ -164,7 +164,7 @@ def test_what_the_browser_holds_is_found_by_a_kernel_that_knows_nothing(monkeypa
     box = Keeping(browser=True)
     Browser(monkeypatch, quiz_rank="8", quiz_alpha='{"said": [1]}').show(box)
     assert (answers.get("quiz/rank"), answers.get("quiz/alpha")) == (8, {"said": [1]})
-    assert "and in this browser, where 2 more were found" in box.place.value
+    assert "and in this browser, where more were found: 2" in box.place.value
 
 
 def test_the_kernel_s_answer_is_the_newer_one_and_goes_to_the_browser(monkeypatch, answers):

@@ -112,13 +112,9 @@ def test_another_question_s_guess_leaves_a_choice_that_is_not_kept_yet():
     assert first.choice.value == "both"
 
 
-def test_enter_in_the_box_keeps_the_number():
-    made = number()
-    made.box.value = "12"
-    made.box._handle_custom_msg({"event": "focus"}, [])
-    assert made.prediction.guess is None
-    made.box._handle_custom_msg({"event": "submit"}, [])
-    assert made.prediction.guess == 12
+def test_a_number_is_sent_whole():
+    """Digit by digit, a quick press of the button would keep the first ones alone."""
+    assert not number().box.continuous_update
 
 
 @pytest.mark.parametrize(
