@@ -22,7 +22,8 @@ def main() -> None:
         written = write_versions(options.pages, options.kind, options.out, EXERCISES)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    print(f"{len(written)} pages written to {options.out}")
+    for path in written:
+        print(path)
 
 
 if __name__ == "__main__":
