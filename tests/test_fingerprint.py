@@ -41,15 +41,15 @@ def test_a_tensor_of_any_size_has_one(shape):
     assert named(W=torch.ones(shape)) != named(W=torch.ones((*shape, 1)))
 
 
-@pytest.mark.parametrize("shape", [(512, 64), (576, 1536), (1000, 1000)])
-def test_the_sample_falls_into_many_rows_and_many_columns(shape):
-    """A change of one row in eight, or of one column in eight, is seen."""
+@pytest.mark.parametrize("shape", [(512, 64), (576, 1536), (1000, 1000), (4096, 11008)])
+@pytest.mark.parametrize("half", ["upper", "lower", "left", "right"])
+def test_a_change_of_either_half_is_seen(shape, half):
     W = torch.zeros(shape)
-    for start in range(8):
-        rows, columns = W.clone(), W.clone()
-        rows[start::8] = 1
-        columns[:, start::8] = 1
-        assert len({named(W=W), named(W=rows), named(W=columns)}) == 3
+    rows, columns = shape[0] // 2, shape[1] // 2
+    {"upper": W[:rows], "lower": W[rows:], "left": W[:, :columns], "right": W[:, columns:]}[
+        half
+    ].fill_(1)
+    assert named(W=W) != named(W=torch.zeros(shape))
 
 
 def test_short_tensors_are_looked_at_whole():
@@ -136,4 +136,4 @@ def test_a_mapped_file_is_not_read_whole(tmp_path):
     fingerprint([("W", mapped)])
     smaps = Path("/proc/self/smaps").read_text().split(str(file))[1]
     resident = next(line for line in smaps.splitlines() if line.startswith("Rss:"))
-    assert int(resident.split()[1]) < (1 << 16) / 2  # KiB: under half of the file
+    assert int(resident.split()[1]) < (1 << 16) / 5  # KiB: a few pages and their neighbours
