@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lorakit.fingerprint import remember_file
 from lorakit.lora import ALL_LINEAR, LoRAConfig, inject, lora_layers, target_layers
 from lorakit.model import Llama
 from lorakit.spectrum import Spectrum
@@ -152,6 +153,7 @@ def cut(
         raise ValueError(
             f"the model has no {missing[0]}: give a plain one, copy.deepcopy(base) without adapters"
         )
+    remember_file(model, None)
     for name, p in parameters.items():
         if name in changes:
             p.copy_(original[name].to(p.device) + changes[name].matrix(k).to(p.device))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lorakit.capture import Captured
-from lorakit.lora import LoRAConfig, inject, lora_layers
+from lorakit.lora import LoRAConfig, inject, lora_layers, unfreeze
 from lorakit.model import Llama
 from lorakit.scoring import Score
 from lorakit.stacked_adamw import StackedAdamW
@@ -197,7 +197,8 @@ class Stack:
         if run.lora is None:
             for name, weight in one.named_parameters():
                 weight.copy_(self.parameters[name][index])
-            return one.requires_grad_(True)
+            unfreeze(one)
+            return one
         inject(one, run.lora)
         for name, layer in lora_layers(one):
             layer.A.copy_(self.parameters[f"{name}.A"][index, : run.lora.rank])

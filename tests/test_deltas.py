@@ -20,6 +20,7 @@ from lorakit.deltas import (
     extract,
     random_deltas,
 )
+from lorakit.fingerprint import fingerprint_of
 from lorakit.lora import ALL_LINEAR, LoRAConfig, inject, lora_layers, target_layers
 from lorakit.merging import merge_and_unload
 from lorakit.model import Llama
@@ -187,6 +188,13 @@ def test_with_every_direction_and_the_rest_as_trained_the_cut_is_the_fine_tune(m
     cut(plain, model, deltas(tuned, model), None, rest=tuned)
     for name, p in tuned.named_parameters():
         torch.testing.assert_close(plain.get_parameter(name), p, rtol=0, atol=2e-6)
+
+
+def test_a_cut_model_is_no_longer_its_file(model, tuned):
+    into = copy.deepcopy(model)
+    assert fingerprint_of(into) is not None
+    cut(into, model, deltas(tuned, model), 1)
+    assert fingerprint_of(into) is None
 
 
 def test_with_no_direction_the_cut_is_the_base(model, tuned):
