@@ -11,6 +11,8 @@ load               from files into a plain model that is there: PeftModel.from_p
 load_beside        from files, where another adapter is already: Shelf.add, PEFT's load_adapter
 switch             from one adapter in memory to another: Shelf.switch, PEFT's set_adapter
 save, merge, unmerge, merge_and_unload
+merge_checked      PEFT's with safe_merge: on a copy, and refused if not finite. Ours always does both
+                   and keeps the copy, so that unmerging is exact; PEFT's plain merge does neither
 
 Each is to be at least as fast as PEFT; switch, load and load_beside at least ten times. Contenders
 take turns, action by action, so that what else the machine does meets each of them alike; numbers
@@ -56,7 +58,10 @@ from lorakit.shelf import Shelf
 CONFIG = LoRAConfig(rank=8, alpha=16.0)
 NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # A round, in this order; `None` undoes, untimed. Every action finds the model as the last left it.
-ROUND = ("attach", None, "load", "save", "merge", "unmerge", "merge_and_unload")
+ROUND = (
+    *("attach", None, "load", "save", "merge", "unmerge", "merge_checked", "unmerge"),
+    "merge_and_unload",
+)
 FASTER = {"switch": 10.0, "load": 10.0, "load_beside": 10.0}  # and 1 for all others
 SECONDS, PEAK = 2.0, 1.2
 
@@ -76,6 +81,7 @@ class Ours:
             "load": lambda: load_adapter(self.model, self.adapter),
             "save": lambda: save_adapter(self.model, self.room),
             "merge": lambda: merge(self.model),
+            "merge_checked": lambda: merge(self.model),
             "unmerge": lambda: unmerge(self.model),
             "merge_and_unload": lambda: merge_and_unload(self.model),
         }
@@ -129,6 +135,7 @@ class Theirs:
             "load": lambda: self._under(peft.PeftModel.from_pretrained(self.model, self.adapter)),
             "save": lambda: self.model.save_pretrained(self.room),
             "merge": lambda: self.model.merge_adapter(),
+            "merge_checked": lambda: self.model.merge_adapter(safe_merge=True),
             "unmerge": lambda: self.model.unmerge_adapter(),
             "merge_and_unload": lambda: self._under(self.model.merge_and_unload()),
         }
