@@ -11,7 +11,7 @@ load               from files into a plain model that is there: PeftModel.from_p
 load_beside        from files, where another adapter is already: Shelf.add, PEFT's load_adapter
 switch             from one adapter in memory to another: Shelf.switch, PEFT's set_adapter
 save, merge, unmerge, merge_and_unload
-merge_checked      PEFT's with safe_merge: on a copy, and refused if not finite. Ours always does both
+merge_checked      PEFT's with safe_merge: on a copy, refused if not finite. Ours always does both
                    and keeps the copy, so that unmerging is exact; PEFT's plain merge does neither
 
 Each is to be at least as fast as PEFT; switch, load and load_beside at least ten times. Contenders
