@@ -94,7 +94,7 @@ CASES = {
     "budget": Case('widgets.BudgetExplorer("mini", batch_size=4, budget=0.1)', "rank"),
     "spectrum": Case("widgets.SpectrumExplorer(full, lora)", "cut at rank"),
     "truncation": Case("widgets.TruncationExplorer(full)", "rank"),
-    "sweep": Case('widgets.SweepExplorer("rank")', "learning rate"),
+    "sweep": Case('widgets.SweepExplorer("rank")', "method"),
     "when full wins": Case("widgets.WhenFullWinsExplorer()", "examples"),
 }
 TRAINED = """
