@@ -224,6 +224,14 @@ def bits() -> Figures:
     return [f"{single:.1f}", "4", f"{double:.3f}", str(4 + 32), str(4 + 32 // 16)]
 
 
+def merged_again() -> Figures:
+    """SmolLM2's adapter over 4 bits, merged in three places."""
+    found = {row["model"]: row for row in evidence.real_model()["quantised"]}
+    rows = [found[name] for name in ("as trained", "dequantised", "original", "quantised again")]
+    matches = [f"{row['match']:.2f}" for row in rows]
+    return [*matches, *(f"{row['logits']:.2f}" for row in rows[1:3])]
+
+
 def deep() -> Figures:
     rows = [row for row in evidence.grid("data") if row["run"]["task"] == "deep"]
     rows = [row for row in rows if row["run"]["sample"] == 3200]
@@ -290,6 +298,7 @@ FIGURES: dict[str, tuple[str, Callable[[], Figures]]] = {
     "qlora/what": ("4 16", lambda: []),
     "qlora/bits": ("4 64 32 8 16", bits),
     "qlora/activations": ("4 8", lambda: []),
+    "qlora/merge": ("4", merged_again),
     "memory/fit": ("4", lambda: []),
     "choose/deep": ("8 64", deep),
     "choose/targets": ("30,000", targets),

@@ -10,7 +10,6 @@ from lorakit.terms import Term, notebook, search, terms
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 PAGES = {path.name[:2]: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
-COMING = {"06", "08"}  # pages that terms name, and that may not be there yet
 
 
 def sources(page: str, kind: str) -> list[str]:
@@ -35,18 +34,15 @@ def test_the_pages_do_have_words_of_their_own():
     assert words_of("02")[:3] == ["adapter", "rank", "alpha"]
 
 
-def test_every_terms_page_is_there_or_coming():
-    missing = {term.page for term in terms()} - PAGES.keys()
-    assert missing == COMING - PAGES.keys()
-    assert {notebook(page) for page in missing} <= {None}
-    for page, path in PAGES.items():
-        assert notebook(page) == path.name
+def test_every_terms_page_is_there_and_is_found_by_its_number():
+    assert {term.page for term in terms()} <= PAGES.keys()
+    assert {page: notebook(page) for page in PAGES} == {n: path.name for n, path in PAGES.items()}
+    assert notebook("99") is None
 
 
 @pytest.mark.parametrize("term", terms(), ids=lambda term: term.word)
 def test_what_shows_a_term_stands_in_a_cell_of_its_page(term):
-    if term.page in PAGES:
-        assert any(term.shown in source for source in sources(term.page, "code"))
+    assert any(term.shown in source for source in sources(term.page, "code"))
 
 
 def test_no_word_and_no_definition_stands_twice():

@@ -13,7 +13,7 @@ from lorakit.quiz import quiz_items
 
 PAGE = "10_check_yourself.ipynb"
 QUIZ, GLOSSARY = "quiz = widgets.QuizExplorer()", "glossary = widgets.Glossary()"
-FIRST = quiz_items()[0]
+FIRST, COUNT = quiz_items()[0], len(quiz_items())
 
 
 @pytest.fixture
@@ -54,13 +54,13 @@ def test_a_question_is_answered_explained_and_followed_by_the_next_with_keys_alo
     for option in FIRST.options:
         quiz.expect_text(option.why)
     quiz.expect_picture_text(
-        "1 of 34 right, 1 of them at the first try; 0 to come back, 33 not asked yet"
+        f"1 of {COUNT} right, 1 of them at the first try; 0 to come back, {COUNT - 1} not asked yet"
     )
     assert kept(page) == {f"quiz/{FIRST.key}": [FIRST.solution]}
     keys(page, "Tab")
     expect(quiz.outputs.locator("button", has_text="Next question")).to_be_focused()
     keys(page, "Enter")
-    quiz.expect_text("2 of 34")
+    quiz.expect_text(f"2 of {COUNT}")
     expect(quiz.outputs.locator("input[type=text]")).to_be_focused()
     page.page.keyboard.type("12")
     keys(page, "Tab", "Enter")
@@ -74,8 +74,8 @@ def test_answers_outlive_a_reload_and_a_restart(page):
     page.restart()
     page.run_all()
     quiz = page.cell(QUIZ)
-    quiz.expect_text("2 of 34")
-    quiz.expect_text("1 of 34 right")
+    quiz.expect_text(f"2 of {COUNT}")
+    quiz.expect_text(f"1 of {COUNT} right")
     quiz.choose("question", "1. full fine-tuning")
     quiz.expect_text("Right.")
     place = [o.text for o in FIRST.options].index(FIRST.solution)
@@ -91,7 +91,7 @@ def test_answers_outlive_their_server_and_are_found_on_another_port(page, browse
         lab.open(page.server.root / PAGE)
         lab.run_all()
         quiz = lab.cell(QUIZ)
-        quiz.expect_text("0 of 34 right, 0 of them at the first try; 1 to come back")
+        quiz.expect_text(f"0 of {COUNT} right, 0 of them at the first try; 1 to come back")
         quiz.choose("question", "1. full fine-tuning")
         quiz.expect_text(f"asked again: you said {FIRST.options[0].text} before")
 
@@ -101,7 +101,7 @@ def test_starting_over_forgets_on_a_second_press(page):
     quiz.expect_text("Right.")
     quiz.click("Start over")
     quiz.click("Yes, forget all my answers")
-    quiz.expect_text("0 of 34 right")
+    quiz.expect_text(f"0 of {COUNT} right")
     assert kept(page) == {}
 
 
@@ -109,7 +109,7 @@ def test_long_options_are_read_in_full(page):
     quiz = page.cell(QUIZ)
     for number, item in enumerate(quiz_items(), 1):
         quiz.choose("question", f"{number}. {item.topic}")
-        quiz.expect_text(f"{number} of 34: {item.topic}")
+        quiz.expect_text(f"{number} of {COUNT}: {item.topic}")
         labels = ".widget-radio-box label, .widget-checkbox label"
         cut = quiz.outputs.locator(labels).evaluate_all(
             "all => all.filter(l => l.scrollWidth > l.clientWidth + 1 ||"

@@ -119,6 +119,16 @@ def test_next_goes_on_and_wrong_ones_come_back_until_right(quiz):
     assert "all are right" in quiz.said.value
 
 
+def test_wrong_ones_take_turns(quiz):
+    for word in ("no", "yes", "no"):
+        choose(quiz, word)
+        quiz.next.click()
+    assert quiz.item.key == "a"
+    choose(quiz, "no")
+    quiz.next.click()
+    assert quiz.item.key == "c"
+
+
 def test_a_question_that_comes_back_is_asked_anew_with_what_was_said(quiz):
     choose(quiz, "no")
     quiz.show("c")
