@@ -106,9 +106,9 @@ lora = lk.finetune(replace(run, answers=0))
 WATCH = """(cell) => {
     const look = () => {
         const img = cell.querySelector(SELECTOR);
-        // While the next picture loads, the earlier one is painted still: that is not blank.
-        const painted = img && img.naturalWidth > 0;
-        const src = painted && img.complete ? img.src : null;
+        const src = img?.complete && img.naturalWidth > 0 ? img.src : null;
+        // While the next picture loads, the browser paints the earlier one: that is not blank.
+        const painted = img && (!img.complete || img.naturalWidth > 0);
         return [src, painted ? img.getBoundingClientRect().height : 0];
     };
     const [old, height] = look();
