@@ -33,6 +33,8 @@ def test_a_bar_is_as_long_as_there_are_guesses_and_the_right_one_is_named(ax):
     assert [bar.get_width() for bar in ax.patches] == [3, 1200, 0]
     assert [text.get_text() for text in ax.texts] == ["3", "1,200, right", ""]
     assert ax.get_xlabel() == "guesses"
+    wrong, right, other = (bar.get_edgecolor() for bar in ax.patches)
+    assert wrong == other != right
 
 
 def test_before_the_result_no_bar_is_right(ax):
@@ -79,8 +81,8 @@ def test_the_guessed_option_and_the_right_one_are_named(ax, guess, right, notes)
 
 def test_a_dollar_is_a_dollar():
     for draw in (
-        lambda ax: draw_guessed_option(ax, ("$ 1 {", "$"), None, None),
-        lambda ax: draw_words(ax, rows_of_words("$ 1 {", ["$_$^"])),
+        lambda ax: draw_guessed_option(ax, ("$_{$", "B"), None, None),
+        lambda ax: draw_words(ax, rows_of_words("$_{$", ["$^{$"])),
     ):
         assert drawn(draw)
 

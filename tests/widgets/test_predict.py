@@ -132,9 +132,10 @@ def test_no_guess_is_told_in_the_explorable(made, match, monkeypatch, answers):
     assert answers.keys() == []
 
 
-def test_on_a_log_axis_a_guess_is_above_zero():
+@pytest.mark.parametrize("text", ["-3", "0"])
+def test_on_a_log_axis_a_guess_is_above_zero(text):
     made = number(log=True)
-    made.box.value = "-3"
+    made.box.value = text
     made.keep.click()
     assert "a guess on a log axis is above zero, got" in made.error.value
     assert made.prediction.guess is None
@@ -365,6 +366,13 @@ def test_its_stored_form_never_changes_and_has_a_picture(kind):
         assert bundles[0]["text/plain"] == f"explorable: a guess: {question}"
         assert bundles[1]["text/plain"] == f"explorable: guess and result: {question}"
         assert all(bundle["image/png"] for bundle in bundles)
+
+
+@pytest.mark.parametrize("make", [choice, number, Predictions])
+def test_what_controls_say_is_drawn_for_stored_pages_alone(make):
+    (still,) = make().pictures
+    assert still.layout.display == "none"
+    assert still.value
 
 
 def test_a_stored_page_has_the_result_in_its_picture(kind, monkeypatch):
