@@ -77,7 +77,7 @@ ROOMS = [
     {"real_model", "summary"},
     {"science"},
     {"plots"},
-    {"claims", "console", "doctor"},
+    {"claims", "colab", "console", "doctor"},
     {"present"},
     {"widgets"},
     {"cli"},

@@ -3,7 +3,8 @@
     twice(notebook)      every code cell two times in a row
     sections(notebook)   each section apart, after the notebook's first code cell
 
-A section begins at a markdown cell that begins with "## ". Both keep the stored outputs, so the
+A section begins at a markdown cell that begins with "## ". A code cell with the tag `colab` is not
+the first, whatever it stands before: it does nothing here. Both keep the stored outputs, so the
 forms are compared with what the notebook itself shows. Knows no notebook of the lab.
 """
 
@@ -40,13 +41,13 @@ def sections(notebook: NotebookNode) -> dict[str, NotebookNode]:
             heading = cell.source.splitlines()[0].removeprefix("## ")
             parts[f"{len(parts)}-{re.sub(r'[^a-z0-9]+', '-', heading.lower())}"] = []
         parts[next(reversed(parts))].append(cell)
-    first = next((cell for cell in notebook.cells if cell.cell_type == "code"), None)
+    first = next((cell for cell in notebook.cells if _runs_here(cell)), None)
     return {
         name: _with_cells(
             notebook, cells if any(cell is first for cell in cells) else [first, *cells]
         )
         for name, cells in parts.items()
-        if any(cell.cell_type == "code" for cell in cells)
+        if any(_runs_here(cell) for cell in cells)
     }
 
 
@@ -73,6 +74,10 @@ def run_strictly(
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def _runs_here(cell: NotebookNode) -> bool:
+    return cell.cell_type == "code" and "colab" not in cell.metadata.get("tags", ())
 
 
 def _with_cells(notebook: NotebookNode, cells: list[NotebookNode]) -> NotebookNode:

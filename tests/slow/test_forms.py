@@ -56,6 +56,20 @@ def test_a_cell_like_the_first_is_not_taken_for_it():
     assert sources(sections(page)["1-two"]) == ["a = 1", "## Two", "a = 1"]
 
 
+def test_a_cell_for_colab_is_passed_over_as_the_first():
+    page = notebook("# Title", "fetch()", "a = 1", "## Two", "b = a")
+    page.cells[1].metadata["tags"] = ["colab"]
+    assert sources(sections(page)["1-two"]) == ["a = 1", "## Two", "b = a"]
+
+
+def test_the_cell_for_colab_alone_makes_no_section():
+    page = notebook("# Title", "fetch()", "## One", "a = 1", "## Two", "b = a")
+    page.cells[1].metadata["tags"] = ["colab"]
+    one, two = sections(page).values()
+    assert sources(one) == ["## One", "a = 1"]
+    assert sources(two) == ["a = 1", "## Two", "b = a"]
+
+
 @pytest.mark.parametrize(
     ("cells", "passes"),
     [
