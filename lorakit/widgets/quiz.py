@@ -205,15 +205,18 @@ def _words(answer: Any) -> str:
     return ", ".join(answer) if isinstance(answer, list) else str(answer)
 
 
+MARKS = {"bug": ("the line to find", "nothing wrong here"), "several": ("holds", "does not hold")}
+
+
 def _remark(item: Item, remark: Remark) -> str:
     """One option, what it is worth and why: in words and a sign, as not everybody sees colours."""
     if item.kind == "order":
         mark = "in its place" if remark.chosen else "you had it elsewhere"
     else:
-        mark = "right" if remark.right else "wrong"
-        mark += ", your answer" if remark.chosen else ""
-    sign = "\N{CHECK MARK}" if remark.right and remark.chosen else ""
+        right, wrong = MARKS.get(item.kind, ("right", "wrong"))
+        mark = (right if remark.right else wrong) + (", your answer" if remark.chosen else "")
+    sign = " \N{CHECK MARK}" if remark.right and remark.chosen else ""
     text = html.escape(remark.text)
     if item.kind == "bug":
         text = f"<code>{text.strip()}</code>"
-    return f"<li><b>{text}</b> ({mark}{sign and ' '}{sign}): {html.escape(remark.why)}</li>"
+    return f"<li><b>{text}</b> ({mark}{sign}): {html.escape(remark.why)}</li>"

@@ -103,7 +103,16 @@ def test_a_line_of_code_is_told_as_code(answers):
     bug = item("k", "t", "bug")
     quiz = QuizExplorer((bug,))
     quiz.answer("k no")
-    assert "<b><code>k no</code></b> (wrong, your answer)" in quiz.said.value
+    assert "<b><code>k no</code></b> (nothing wrong here, your answer): k: no" in quiz.said.value
+    assert "<b><code>k yes</code></b> (the line to find): k: yes" in quiz.said.value
+
+
+def test_several_are_told_by_what_holds(quiz):
+    quiz.show("b")
+    quiz.answer(["b oh", "b yes"])
+    assert "<b>b yes</b> (holds, your answer \N{CHECK MARK}): b: yes" in quiz.said.value
+    assert "<b>b oh</b> (does not hold, your answer): b: oh" in quiz.said.value
+    assert "<b>b no</b> (does not hold): b: no" in quiz.said.value
 
 
 # What is next
