@@ -14,7 +14,7 @@ from lorakit.predictions import in_words
 GUESS: dict[str, Any] = {"marker": "o", "markerfacecolor": COLORS["expected"]}
 RESULT: dict[str, Any] = {"marker": "D", "markerfacecolor": COLORS["own"]}
 MARK: dict[str, Any] = {"markersize": 11, "markeredgecolor": "black", "markeredgewidth": 1}
-YOURS, MEASURED = "your guess", "measured"
+YOURS, CAME_OUT = "your guess", "result"
 LETTERS = 84  # in a line of words as wide as the picture
 
 
@@ -61,7 +61,7 @@ def draw_guessed_number(
     ax: Axes, guess: float | None, result: float, *, unit: str = "", log: bool = False
 ) -> None:
     """A guess, if there is one, and the result on one axis; with `log` both are above zero."""
-    marks = [(YOURS, guess, GUESS), (MEASURED, result, RESULT)]
+    marks = [(YOURS, guess, GUESS), (CAME_OUT, result, RESULT)]
     seen = [value for _, value, _ in marks if value is not None]
     low, high = min(0, *seen), max(0, *seen)
     if log:
@@ -95,7 +95,7 @@ def draw_guessed_curve(
     y: str = "",
     log: bool = False,
 ) -> None:
-    """The curve that was guessed, if any, and what was measured, over evenly spaced places.
+    """The curve that was guessed, if any, and the result, over evenly spaced places.
 
     The y axis has `bounds`, or wider ones where a point lies outside.
     """
@@ -113,7 +113,7 @@ def draw_guessed_curve(
             ax.grid(axis="y", color="#e8e8e8")
             ax.set_axisbelow(True)
             dress(ax, x=x, y=f"{y} (log scale)" if log else y)
-    drawn = [(YOURS, guess, GUESS, "--"), (MEASURED, result, RESULT, "-")]
+    drawn = [(YOURS, guess, GUESS, "--"), (CAME_OUT, result, RESULT, "-")]
     for name, values, style, line in drawn:
         if values is not None:
             ax.plot(range(len(places)), values, line, color=EDGE, label=name, **MARK, **style)

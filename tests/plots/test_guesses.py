@@ -109,13 +109,13 @@ def test_numbers_that_are_not_positive_have_a_place_too(ax, values):
 def test_without_a_guess_there_is_the_result_alone(ax):
     draw_guessed_number(ax, None, 835456)
     assert [*marks(ax)] == ["D"]
-    assert [text.get_text() for text in ax.texts] == ["measured 835,456"]
+    assert [text.get_text() for text in ax.texts] == ["result 835,456"]
 
 
 def test_a_guessed_curve_and_the_measured_one_are_at_their_places(ax):
     draw_guessed_curve(ax, ["1", "8"], [0.2, 0.4], [0.5, 0.9], bounds=(0, 1), x="rank", y="match")
     assert marks(ax) == {"o": [(0, 0.2), (1, 0.4)], "D": [(0, 0.5), (1, 0.9)]}
-    assert {"1", "8", "rank", "match", "your guess", "measured"} <= set(texts(ax))
+    assert {"1", "8", "rank", "match", "your guess", "result"} <= set(texts(ax))
 
 
 @pytest.mark.parametrize("log", [True, False])
