@@ -8,7 +8,6 @@ import pytest
 from explorables import controls, look, values
 
 from lorakit import widgets
-from lorakit.claims.evidence import RESULTS
 from lorakit.widgets import (
     Choice,
     ClaimExplorer,
@@ -36,7 +35,7 @@ from lorakit.widgets.stage import Stage
 # Those that `make` makes, and the others.
 MADE = (
     *("parameters", "adapter file", "memory", "estimate", "spectrum", "truncation", "merge"),
-    *("overlap", "step", "handshake", "finetune", "starts", "budget", "live"),
+    *("overlap", "step", "handshake", "finetune", "starts", "budget", "live", "quantize"),
 )
 OTHERS = {
     "pace": lambda run: PaceExplorer(replace(run, steps=1)),
@@ -81,8 +80,6 @@ ACTING = (  # what takes a focus; the rest of what has a description only shows
 
 @pytest.fixture
 def explorable(name, make, run, request) -> Explorable:
-    if name == "real model" and not (RESULTS / "real_model.json").exists():
-        pytest.skip("data/results/real_model.json is yet to be measured")
     return OTHERS[name](run) if name in OTHERS else make(name)
 
 
@@ -141,8 +138,8 @@ def test_no_explorable_is_passed_over(make, run):
     public = [getattr(widgets, name) for name in widgets.__all__]
     kinds = {kind for kind in public if isinstance(kind, type) and issubclass(kind, Explorable)}
     seen = {type(make(name)) for name in MADE}
-    seen |= {type(OTHERS[name](run)) for name in OTHERS if name != "real model"}
-    assert kinds - seen - {Explorable, Job} <= {RealModelExplorer}
+    seen |= {type(OTHERS[name](run)) for name in OTHERS}
+    assert kinds - seen == {Explorable, Job}
 
 
 # The asking itself
