@@ -3,7 +3,7 @@
     absmax = max |w| of a block        code = the level nearest to w / absmax
     w   is   level[code] * absmax      two codes a byte
 
-    nf4     levels that a normal distribution meets equally often
+    nf4     levels from the quantiles of a normal distribution
     fp4     sign, two bits of exponent, one of fraction
     int4    evenly spaced
 
