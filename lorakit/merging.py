@@ -33,13 +33,18 @@ def merge(model: nn.Module) -> list[str]:
     """Add every delta into its base weight, reversibly, and return the layers' paths.
 
     Each layer keeps its original weight, so `unmerge` is exact; the copies are as large as the
-    adapted weights. Raises ValueError, nothing changed, as `mergeable` does.
+    adapted weights. Raises ValueError, nothing changed, as `mergeable` does; after any other error,
+    as of memory, and after Ctrl-C nothing is merged either.
     """
     layers = mergeable(model)
-    for _, layer in layers:
-        original = layer.base.weight.data
-        layer.base.weight.data = layer.merged_weight()
-        layer.original = original
+    try:
+        for _, layer in layers:
+            W = layer.merged_weight()
+            layer.original = layer.base.weight.data  # first: from here on it can be put back
+            layer.base.weight.data = W
+    except BaseException:  # Ctrl-C, too: of a half merged model nothing could be asked any more
+        _restore(layers)
+        raise
     return [name for name, _ in layers]
 
 
@@ -50,11 +55,15 @@ def unmerge(model: nn.Module) -> list[str]:
         raise ValueError(f"nothing to unmerge: {missing[0]} is not merged")
     if not layers:
         raise ValueError("nothing to unmerge: the model has no adapters")
-    for _, layer in layers:
-        assert layer.original is not None
-        layer.base.weight.data = layer.original
-        layer.original = None
+    _restore(layers)
     return [name for name, _ in layers]
+
+
+def _restore(layers: list[tuple[str, LoRALinear]]) -> None:
+    for _, layer in layers:
+        if layer.original is not None:
+            layer.base.weight.data = layer.original
+            layer.original = None
 
 
 def merge_and_unload(
@@ -77,8 +86,9 @@ def merge_and_unload(
 def mergeable(model: nn.Module, dtype: torch.dtype | None = None) -> list[tuple[str, LoRALinear]]:
     """The adapted layers and their paths, if each can be merged in its own dtype, or in `dtype`.
 
-    Raises ValueError naming the first that cannot: merged already, of a quantised base, not finite,
-    or with a sum that the dtype does not reach, as float16 ends at 65504. Changes nothing.
+    Raises ValueError naming the first that cannot: merged already, of a quantised base, base weight
+    or delta not finite, or a sum that the dtype does not reach, as float16 ends at 65504. Changes
+    nothing.
     """
     layers = _unmerged(model, "merge")
     for name, layer in layers:
@@ -95,6 +105,12 @@ def mergeable(model: nn.Module, dtype: torch.dtype | None = None) -> list[tuple[
 @torch.no_grad()
 def _check_range(name: str, layer: LoRALinear, dtype: torch.dtype) -> None:
     end = torch.finfo(dtype)
+    # The extremes pass on what is not finite; asking every number takes several times as long.
+    if not torch.stack(layer.base.weight.aminmax()).to(dtype).isfinite().all():
+        raise ValueError(
+            f"the base weight of {name} is not finite in {str(dtype).removeprefix('torch.')}: take "
+            "a wider dtype, or load the base again"
+        )
     largest = layer.B.abs().max().item() * layer.A.abs().max().item()  # of the terms in B A
     # Less than half a step of the largest numbers moves none of them; false for NaN, too.
     if layer.config.scale * layer.config.rank * largest < end.max * end.eps / 4:

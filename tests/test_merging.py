@@ -11,11 +11,12 @@ from weights import assert_same_weights, weights
 
 from lorakit.fingerprint import fingerprint_of
 from lorakit.hf_folder import save_folder
-from lorakit.lora import LoRAConfig, inject, lora_layers
+from lorakit.lora import LoRAConfig, LoRALinear, inject, lora_layers
 from lorakit.merging import (
     disabled,
     merge,
     merge_and_unload,
+    mergeable,
     remove,
     rescaled,
     twin,
@@ -49,6 +50,30 @@ def test_unmerging_restores_every_bit_after_100_cycles(model, perturb, dtype):
     for _ in range(100):
         merge(model)
         unmerge(model)
+    assert_same_weights(model, before)
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_a_merge_that_breaks_off_has_merged_nothing(model, tokens, perturb, monkeypatch, error):
+    inject(model, CONFIG)
+    perturb(model)
+    before, adapted = weights(model), model(tokens)
+    third, whole = lora_layers(model)[2][1], LoRALinear.merged_weight
+
+    def broken(layer, dtype=None):
+        if layer is third:
+            raise error
+        return whole(layer, dtype)
+
+    monkeypatch.setattr(LoRALinear, "merged_weight", broken)
+    with pytest.raises(error):
+        merge(model)
+    assert not any(layer.merged for _, layer in lora_layers(model))
+    assert_same_weights(model, before)
+    assert torch.equal(model(tokens), adapted)
+    monkeypatch.undo()
+    merge(model)
+    unmerge(model)
     assert_same_weights(model, before)
 
 
@@ -96,6 +121,33 @@ def test_a_delta_that_is_not_finite_is_refused_and_nothing_changes(model, pertur
         fold(model)
     after = weights(model)
     assert all(torch.equal(after[n].nan_to_num(), before[n].nan_to_num()) for n in before)
+
+
+@each_fold
+@pytest.mark.parametrize("entry", [math.nan, math.inf, -math.inf])
+def test_a_base_that_is_not_finite_is_refused_by_name_and_nothing_changes(
+    model, perturb, fold, entry
+):
+    inject(model, CONFIG)
+    perturb(model)
+    name, layer = lora_layers(model)[-1]
+    layer.base.weight.data[0, 0] = entry
+    before = weights(model)
+    with pytest.raises(ValueError, match=f"base weight of {name} is not finite in float32"):
+        fold(model)
+    after = weights(model)
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[n].nan_to_num(), before[n].nan_to_num()) for n in before)
+
+
+def test_a_base_that_the_wanted_dtype_does_not_reach_is_told_from_the_sum(model, perturb):
+    inject(model, CONFIG)
+    perturb(model)
+    name, layer = lora_layers(model)[-1]
+    layer.base.weight.data[0, 0] = -1e5
+    with pytest.raises(ValueError, match=f"base weight of {name} is not finite in float16"):
+        mergeable(model, torch.float16)
+    assert mergeable(model, torch.bfloat16) == mergeable(model) == lora_layers(model)
 
 
 def overflowing(model, perturb, size: float):
