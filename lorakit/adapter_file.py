@@ -4,9 +4,10 @@
     base_model.model.PATH.lora_A.weight    (rank, in)
     base_model.model.PATH.lora_B.weight    (out, rank)
 
-The header also holds the fingerprint of the base's file, as metadata, which other readers pass
-over. github.com/huggingface/safetensors, "Format". Knows how to write such a file and what is in
-one; whether that fits a model is adapters.py's to know.
+The header also tells of the base, as metadata, which other readers pass over: the fingerprint of
+its file, and if it was in 4 bits, in which form. github.com/huggingface/safetensors, "Format".
+Knows how to write such a file and what is in one; whether that fits a model is adapters.py's to
+know.
 """
 
 import json
@@ -29,7 +30,7 @@ from lorakit.model import ModelConfig
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
-FINGERPRINT = "base_fingerprint"
+FINGERPRINT, QUANTIZED = "base_fingerprint", "base_quantized"  # metadata
 FACTOR = re.compile(rf"{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight")
 # PEFT's save_embedding_layers writes both, twice the same values where head and embedding are tied.
 EMBEDDINGS = ("model.embed_tokens", "lm_head")
@@ -50,10 +51,13 @@ class AdapterFile:
         return self.header + sum(sum(part.values()) for part in (self.A, self.B, self.beside))
 
 
-def adapter_file(model: ModelConfig, lora: LoRAConfig, *, embeddings: bool = False) -> AdapterFile:
+def adapter_file(
+    model: ModelConfig, lora: LoRAConfig, *, embeddings: bool = False, quantized: str | None = None
+) -> AdapterFile:
     """What `save_adapter` would write for a base that was read from a file, from shapes alone.
 
-    With `embeddings`, as PEFT would with save_embedding_layers over a base in float32.
+    `quantized` is the form of a base in 4 bits, as "nf4/64/double". With `embeddings`, as PEFT
+    would with save_embedding_layers over a base in float32.
     """
     shapes = _shapes(model, lora)
     if embeddings:
@@ -62,13 +66,13 @@ def adapter_file(model: ModelConfig, lora: LoRAConfig, *, embeddings: bool = Fal
             key = f"{name}.weight"
             shapes = shapes | {f"{PREFIX}{key}": tuple(net.get_parameter(key).shape)}
     sizes = {key: DTYPES["F32"] * math.prod(shape) for key, shape in shapes.items()}
-    return _parts(len(_header(sorted(shapes.items()), "0" * 16)), sizes)
+    return _parts(len(_header(sorted(shapes.items()), about_base("0" * 16, quantized))), sizes)
 
 
 @lru_cache(maxsize=4096)
-def adapter_bytes(model: ModelConfig, lora: LoRAConfig) -> int:
-    """The size of the file that `save_adapter` would write, to the byte."""
-    return adapter_file(model, lora).total
+def adapter_bytes(model: ModelConfig, lora: LoRAConfig, quantized: str | None = None) -> int:
+    """The size of the file that `save_adapter` would write, to the byte; as `adapter_file`."""
+    return adapter_file(model, lora, quantized=quantized).total
 
 
 def read_adapter_file(path: Path | str) -> AdapterFile:
@@ -82,14 +86,20 @@ def read_adapter_file(path: Path | str) -> AdapterFile:
     return _parts(path.stat().st_size - sum(sizes.values()), sizes)
 
 
-def write_adapter_file(path: Path, tensors: Mapping[str, Tensor], fingerprint: str | None) -> None:
-    """Write float32 tensors on the CPU; the same ones make the same bytes.
+def about_base(fingerprint: str | None, quantized: str | None) -> dict[str, str]:
+    """The metadata that tell of a base: what is None they leave out."""
+    told = {FINGERPRINT: fingerprint, QUANTIZED: quantized}
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def write_adapter_file(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+    """Write float32 tensors on the CPU, and metadata; the same ones make the same bytes.
 
     Two entries of metadata are more than safetensors' own save_file keeps in one order.
     """
     pairs = sorted(tensors.items())
     with path.open("wb") as file:
-        file.write(_header([(key, tensor.shape) for key, tensor in pairs], fingerprint))
+        file.write(_header([(key, tensor.shape) for key, tensor in pairs], about))
         for _, tensor in pairs:
             file.write(tensor.numpy().tobytes())
 
@@ -113,6 +123,25 @@ def listing(file: Any, path: Path) -> list[tuple[str, tuple[int, ...], str]]:
         if dtype not in DTYPES:
             raise ValueError(f"{path}: {key} is {dtype}, an adapter's are {', '.join(DTYPES)}")
     return found
+
+
+def reason(extra: list[str], found: Mapping[str, tuple[tuple[int, ...], str]]) -> str:
+    """Why the first of these tensors has no place in a model; `found` has their shapes, types."""
+    key = extra[0]
+    if not key.startswith(PREFIX):
+        return f"PEFT's keys begin with {PREFIX!r}; save it with PEFT's save_pretrained"
+    if "lora_magnitude_vector" in key:
+        return "DoRA's magnitudes are not supported by this lab"
+    if "lora_embedding" in key:
+        return "adapters on embeddings are not supported by this lab"
+    whole = {f"{PREFIX}{name}.weight" for name in EMBEDDINGS}
+    if key in whole:
+        sizes = [math.prod(found[name][0]) * DTYPES[found[name][1]] for name in whole & {*extra}]
+        return (
+            f"the base's own embedding or head, {sum(sizes):,} bytes in all, which an adapter on "
+            "linear layers does not change; save it in PEFT with save_embedding_layers=False"
+        )
+    return "no layer of this model that target_modules name has such a tensor"
 
 
 def keys(name: str) -> tuple[str, str]:
@@ -146,9 +175,8 @@ def _real_shapes(model: ModelConfig, lora: LoRAConfig) -> dict[str, tuple[int, .
     return {key: tuple(tensor.shape) for key, tensor in keyed(layers).items()}
 
 
-def _header(shapes: Iterable[tuple[str, Sequence[int]]], fingerprint: str | None) -> bytes:
-    known = {} if fingerprint is None else {FINGERPRINT: fingerprint}
-    fields: dict[str, Any] = {"__metadata__": {**known, "format": "pt"}}
+def _header(shapes: Iterable[tuple[str, Sequence[int]]], about: Mapping[str, str]) -> bytes:
+    fields: dict[str, Any] = {"__metadata__": {**about, "format": "pt"}}
     end = 0
     for key, shape in shapes:
         start, end = end, end + DTYPES["F32"] * math.prod(shape)

@@ -20,20 +20,21 @@ from torch import Tensor, nn
 
 from lorakit.adapter_config import CONFIG, config_json, exactly, named, read_adapter_config
 from lorakit.adapter_file import (
-    DTYPES,
-    EMBEDDINGS,
     FINGERPRINT,
-    PREFIX,
+    QUANTIZED,
     WEIGHTS,
+    about_base,
     keyed,
     keys,
     listing,
     opened,
+    reason,
     write_adapter_file,
 )
 from lorakit.files import replacing, settle, write_json
-from lorakit.fingerprint import UnknownBase, fingerprint_of
+from lorakit.fingerprint import OtherPrecision, UnknownBase, fingerprint_of
 from lorakit.lora import ALL_LINEAR, LoRAConfig, LoRALinear, inject, lora_layers, target_layers
+from lorakit.qlora import quantized_form
 
 EARLIER = "base_fingerprint.json"  # what older versions wrote besides; it may be written over
 
@@ -44,9 +45,9 @@ def save_adapter(
     """Write the model's adapters, in float32, and return the folder; an earlier one gives way.
 
     `base` names the base model, for the reader; the fingerprint of its file goes along, if there
-    is one. Raises ValueError, nothing written, if there are no adapters, or they are merged, differ
-    in more than rank and alpha, are not finite, or all zero (`allow_zero` lets these pass), or if
-    `folder` holds anything but an adapter.
+    is one, and the form of its 4 bits. Raises ValueError, nothing written, if there are no
+    adapters, or they are merged, differ in more than rank and alpha, are not finite, or all zero
+    (`allow_zero` lets these pass), or if `folder` holds anything but an adapter.
     """
     folder = Path(folder).resolve()
     layers = dict(lora_layers(model))
@@ -67,7 +68,9 @@ def save_adapter(
         raise ValueError(f"{folder} is not an earlier adapter ({other}): name another folder")
     with replacing(folder) as fresh:
         fresh.mkdir()
-        write_adapter_file(fresh / WEIGHTS, tensors, fingerprint_of(model))
+        write_adapter_file(
+            fresh / WEIGHTS, tensors, about_base(fingerprint_of(model), quantized_form(model))
+        )
         write_json(fresh / CONFIG, config_json(model, config, base))
     return folder
 
@@ -80,7 +83,8 @@ def load_adapter(
     Adapters that the model has already, of the same config, take over the values. Raises
     ValueError, the model untouched, naming the field or the tensor that is missing, too many, of
     another shape or type, not finite or not LoRA's; or if it was trained on another base's file.
-    Warns with `UnknownBase` if adapter or model does not tell. `allow_other_base` lets both pass.
+    Warns with `UnknownBase` if adapter or model does not tell, with `OtherPrecision` if it was
+    trained over 4 bits that this base is not in. `allow_other_base` lets all of this pass.
     """
     folder = Path(folder).resolve()
     settle(folder)
@@ -88,9 +92,10 @@ def load_adapter(
         _check_stays(folder, name)
     config = read_adapter_config(folder, model)
     layers = _layers(model, config)
-    tensors, trained_on = _read_tensors(folder, _shapes(layers, config))
+    tensors, told = _read_tensors(folder, _shapes(layers, config))
     if not allow_other_base:
-        _check_base(folder, trained_on, fingerprint_of(model))
+        _check_base(folder, told.get(FINGERPRINT), fingerprint_of(model))
+        _check_precision(folder, told.get(QUANTIZED), quantized_form(model))
     carried = dict(lora_layers(model))
     if not carried:
         factors = {name: (tensors[A], tensors[B]) for name in layers for A, B in [keys(name)]}
@@ -125,6 +130,19 @@ def _check_base(folder: Path, trained_on: str | None, here: str | None) -> None:
         raise ValueError(
             f"{folder} was trained on another base (fingerprint {trained_on}, this model's is "
             f"{here}): load that base, or in Python pass allow_other_base=True"
+        )
+
+
+def _check_precision(folder: Path, trained_over: str | None, here: str | None) -> None:
+    """An adapter over 4 bits learns to make up for their rounding, too."""
+    if trained_over is not None and trained_over != here:
+        weights = "the plain weights" if here is None else f"these ({here})"
+        warnings.warn(
+            f"{folder} was trained over a base in 4 bits ({trained_over}): over {weights} it may "
+            "answer otherwise; in Python quantize_(model) of that form, before the adapter, gives "
+            "the base it knows, or judge the answers",
+            OtherPrecision,
+            stacklevel=3,
         )
 
 
@@ -199,8 +217,8 @@ def _shapes(layers: Mapping[str, nn.Linear], config: LoRAConfig) -> dict[str, tu
 
 def _read_tensors(
     folder: Path, shapes: Mapping[str, tuple[int, int]]
-) -> tuple[dict[str, Tensor], str | None]:
-    """The tensors of these shapes, no more and no fewer, in float32, and the base's fingerprint."""
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of these shapes, no more and no fewer, in float32, and the file's metadata."""
     path = folder / WEIGHTS
     if not path.is_file():
         pickled = folder / "adapter_model.bin"
@@ -213,7 +231,7 @@ def _read_tensors(
     with opened(path) as file:
         found = {key: (shape, dtype) for key, shape, dtype in listing(file, path)}
         if extra := sorted(found.keys() - shapes.keys()):
-            raise ValueError(f"{path} holds {extra[0]}: {_reason(extra, found)}")
+            raise ValueError(f"{path} holds {extra[0]}: {reason(extra, found)}")
         for key, shape in shapes.items():
             if key not in found:
                 raise ValueError(f"{path} lacks {key}, which the config's target_modules ask for")
@@ -223,27 +241,8 @@ def _read_tensors(
                     f"{path}: {key} is {found[key][0]}, this model and r={rank} need {shape}"
                 )
         tensors = {key: file.get_tensor(key).float() for key in shapes}
-        trained_on = (file.metadata() or {}).get(FINGERPRINT)
+        told = file.metadata() or {}
     for key, tensor in tensors.items():
         if not _is_finite(tensor):
             raise ValueError(f"{path}: {key} is not finite; load an earlier adapter")
-    return tensors, trained_on
-
-
-def _reason(extra: list[str], found: Mapping[str, tuple[tuple[int, ...], str]]) -> str:
-    """Why the first of these tensors has no place."""
-    key = extra[0]
-    if not key.startswith(PREFIX):
-        return f"PEFT's keys begin with {PREFIX!r}; save it with PEFT's save_pretrained"
-    if "lora_magnitude_vector" in key:
-        return "DoRA's magnitudes are not supported by this lab"
-    if "lora_embedding" in key:
-        return "adapters on embeddings are not supported by this lab"
-    whole = {f"{PREFIX}{name}.weight" for name in EMBEDDINGS}
-    if key in whole:
-        sizes = [math.prod(found[name][0]) * DTYPES[found[name][1]] for name in whole & {*extra}]
-        return (
-            f"the base's own embedding or head, {sum(sizes):,} bytes in all, which an adapter on "
-            "linear layers does not change; save it in PEFT with save_embedding_layers=False"
-        )
-    return "no layer of this model that target_modules name has such a tensor"
+    return tensors, told

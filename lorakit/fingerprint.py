@@ -20,6 +20,10 @@ class UnknownBase(UserWarning):
     """An adapter or a model that does not tell its base: whether they fit is anyone's guess."""
 
 
+class OtherPrecision(UnknownBase):
+    """An adapter trained over 4 bits, on a base that is not in them: what it answers, too."""
+
+
 def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """16 hex digits: of each tensor the name, the shape, the dtype, and `SAMPLE` of its values.
 

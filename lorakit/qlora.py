@@ -94,6 +94,15 @@ def quantized_layers(model: nn.Module) -> list[tuple[str, QuantizedLinear]]:
     return [(name, m) for name, m in model.named_modules() if isinstance(m, QuantizedLinear)]
 
 
+def quantized_form(model: nn.Module) -> str | None:
+    """Of the layers in 4 bits: codebook/block/scales, as "nf4/64/double"; None without any."""
+    forms = {
+        f"{form['codebook']}/{form['block']}/{'double' if form['double'] else 'single'}"
+        for form in (layer.form for _, layer in quantized_layers(model))
+    }
+    return ", ".join(sorted(forms)) or None
+
+
 def quantize_(
     model: nn.Module, *, block: int = 64, codebook: str = "nf4", double: bool = True
 ) -> list[str]:

@@ -14,6 +14,7 @@ from lorakit.fingerprint import remember_file
 from lorakit.lora import LoRAConfig, inject
 from lorakit.model import Llama
 from lorakit.presets import PRESETS
+from lorakit.qlora import quantize_
 
 TARGETS = {
     "q and v": ("q_proj", "v_proj"),
@@ -59,6 +60,15 @@ def test_the_size_is_exact_where_layers_have_two_digits(model, saved):
     remember_file(deep, "f" * 16)
     config = LoRAConfig(rank=4)
     assert saved(deep, config).stat().st_size == adapter_bytes(deep.config, config)
+
+
+@pytest.mark.parametrize("block", [16, 32])
+def test_the_size_is_exact_over_4_bits_too(model, saved, block):
+    quantize_(model, block=block, double=False)
+    config = LoRAConfig(rank=3)
+    size = saved(model, config).stat().st_size
+    assert size == adapter_bytes(model.config, config, f"nf4/{block}/single")
+    assert size > adapter_bytes(model.config, config)
 
 
 def test_smollm2_at_rank_8_takes_9_8_megabytes():

@@ -18,9 +18,10 @@ from torch import nn
 
 from lorakit.adapter_config import exactly
 from lorakit.adapters import load_adapter, save_adapter
-from lorakit.fingerprint import UnknownBase, fingerprint_of, remember_file
+from lorakit.fingerprint import OtherPrecision, UnknownBase, fingerprint_of, remember_file
 from lorakit.lora import LoRAConfig, inject, lora_layers, trainable
 from lorakit.merging import merge
+from lorakit.qlora import quantize_
 
 CONFIG = LoRAConfig(rank=4, alpha=6.0)
 PATH = "model.layers.1.mlp.up_proj"
@@ -693,3 +694,62 @@ def test_an_old_folder_with_a_fingerprint_beside_it_loads_with_a_note(model, ada
     (folder / "base_fingerprint.json").write_text('{"base_fingerprint": "0"}')
     with pytest.warns(UnknownBase):
         load_adapter(model, folder)
+
+
+# In 4 bits
+
+
+@pytest.fixture
+def over_4_bits(model, perturb, tmp_path):
+    """An adapter trained over the same base in 4 bits, saved; `model` is in full precision."""
+    other = copy.deepcopy(model)
+    quantize_(other, block=32)
+    inject(other, CONFIG)
+    perturb(other)
+    return save_adapter(other, tmp_path / "over 4 bits")
+
+
+def test_an_adapter_over_4_bits_tells_their_form(model, over_4_bits):
+    assert metadata(over_4_bits) == {
+        "base_fingerprint": fingerprint_of(model),
+        "base_quantized": "nf4/32/double",
+        "format": "pt",
+    }
+
+
+def test_an_adapter_over_4_bits_is_loaded_onto_the_same_without_a_note(model, over_4_bits):
+    quantize_(model, block=32)
+    assert load_adapter(model, over_4_bits).rank == CONFIG.rank
+    assert load_adapter(model, over_4_bits).rank == CONFIG.rank  # over what stands there already
+
+
+@pytest.mark.parametrize(
+    ("form", "over"),
+    [
+        (None, "over the plain weights it"),
+        ({"block": 16}, r"over these \(nf4/16/double\) it"),
+        ({"block": 32, "double": False}, r"over these \(nf4/32/single\) it"),
+        ({"block": 32, "codebook": "int4"}, r"over these \(int4/32/double\) it"),
+    ],
+    ids=str,
+)
+def test_over_other_weights_than_its_4_bits_an_adapter_loads_with_a_note(
+    model, over_4_bits, form, over
+):
+    if form is not None:
+        quantize_(model, **form)
+    message = rf"over a base in 4 bits \(nf4/32/double\): {over} .* quantize_\(model\)"
+    with pytest.warns(OtherPrecision, match=message) as caught:
+        load_adapter(model, over_4_bits)
+    assert [warning.filename for warning in caught] == [__file__]
+    stored = load_file(over_4_bits / "adapter_model.safetensors")
+    assert torch.equal(lora_layers(model)[0][1].B, stored[KEY.format("B")])
+
+
+def test_who_allows_any_base_wants_no_note_about_its_4_bits(model, over_4_bits):
+    assert load_adapter(model, over_4_bits, allow_other_base=True).rank == CONFIG.rank
+
+
+def test_an_adapter_over_plain_weights_loads_onto_4_bits_as_before(model, folder):
+    quantize_(model, block=32)
+    assert load_adapter(model, folder).rank == CONFIG.rank

@@ -11,6 +11,7 @@ from lorakit.checkpoint import load_base
 from lorakit.console import plain_errors
 from lorakit.fingerprint import remember_file
 from lorakit.lora import LoRAConfig, inject
+from lorakit.qlora import quantize_
 
 
 @pytest.fixture
@@ -53,6 +54,23 @@ def test_an_adapter_of_its_own_base_needs_no_note(tiny_base, tmp_path, perturb):
     folder = save_adapter(model, tmp_path / "adapter")
     said = lorakit_("generate", "a?", "--adapter", folder, "--base", tiny_base)
     assert "note" not in said.output
+
+
+@pytest.mark.parametrize("command", ["generate", "merge"])
+def test_an_adapter_over_4_bits_is_used_with_a_note_in_one_line(
+    tiny_base, tmp_path, perturb, command
+):
+    model, _ = load_base(tiny_base)
+    quantize_(model, block=16)
+    inject(model, LoRAConfig(rank=2))
+    perturb(model)
+    folder = save_adapter(model, tmp_path / "adapter")
+    options = ["--adapter", folder, "--base", tiny_base]
+    said = lorakit_(command, *(["--out", "merged"] if command == "merge" else ["a?"]), *options)
+    note = f"note: {folder} was trained over a base in 4 bits (nf4/16/double): over the plain"
+    assert [line for line in said.stderr.splitlines() if line.startswith(note)] != []
+    assert ".py" not in said.stderr
+    assert "OtherPrecision" not in said.output
 
 
 def test_an_adapter_of_another_base_is_an_error_that_names_both(adapter, tiny_base):
