@@ -106,11 +106,12 @@ def test_a_second_lab_opens_the_lesson_at_once(machine):
 def test_test_installs_everything_and_checks_everything_on_a_fixed_device(machine):
     assert machine.make("test", LORAKIT_DEVICE="cuda", OMP_NUM_THREADS="64").returncode == 0
     run = ".venv/bin/python -m"
-    notebooks = f"{run} pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 notebooks"
+    notebooks = f"{run} pytest -n 2 --dist loadfile --nbval --nbval-current-env"
+    notebooks += " --nbval-cell-timeout=1800 notebooks"
     assert machine.done() == [
         *(MAKE_VENV, INSTALL_TEST, INSTALL_MODEL),
         *(f"{run} ruff check .", f"{run} ruff format --check .", f"{run} mypy"),
-        *(f"{run} pytest tests", "cpu 1 2", notebooks, "cpu 1 2"),
+        *(f"{run} pytest -n 2 tests", "cpu 1 1", notebooks, "cpu 1 1"),
     ]
 
 
@@ -183,7 +184,7 @@ def test_the_environment_of_the_lab_is_completed_for_the_tests(machine):
     assert machine.done()[:2] == [INSTALL_TEST, INSTALL_MODEL]
 
 
-@pytest.mark.parametrize("check", ["ruff check", "ruff format", "mypy", "pytest tests", "--nbval"])
+@pytest.mark.parametrize("check", ["ruff check", "ruff format", "mypy", "pytest -n 2 tests", "--nbval"])
 def test_a_check_that_fails_fails_the_test_command(machine, check):
     assert machine.make("test", BREAK=check).returncode != 0
 
