@@ -23,7 +23,9 @@ class MixedLinear(nn.Module):
     """A base layer under several adapters: row i of a batch under adapter `rows[i]`, or None.
 
     x (rows, ..., in) -> (rows, ..., out). A and B are the adapters' own parameters: what trains
-    them here trains them. Raises ValueError if the batch has another number of rows.
+    them here trains them. Without gradients they are stacked once, and again after a change in
+    place; one through `.data` goes unseen: change A itself, under torch.no_grad(). Raises
+    ValueError if the batch has another number of rows.
     """
 
     def __init__(self, base: nn.Linear, adapters: Sequence[LoRALinear], rows: Sequence[int | None]):
@@ -85,8 +87,13 @@ class MixedLinear(nn.Module):
 def mixed(
     bases: Mapping[str, nn.Linear], adapters: Mapping[str, Adapter], names: Sequence[str | None]
 ) -> dict[str, MixedLinear]:
-    """A layer for every path of `bases` that one of the named adapters has, by its path."""
+    """A layer for every path of `bases` that one of the named adapters has, by its path.
+
+    Raises ValueError for a named adapter that is not finite, or has a layer switched off.
+    """
     chosen = [name for name in dict.fromkeys(names) if name is not None]
+    for name in chosen:
+        _check(name, adapters[name])
     found = {}
     for path, base in bases.items():
         here = [name for name in chosen if path in adapters[name]]
@@ -94,3 +101,20 @@ def mixed(
             rows = [here.index(name) if name in here else None for name in names]
             found[path] = MixedLinear(base, [adapters[name][path] for name in here], rows)
     return found
+
+
+def _check(name: str, adapter: Adapter) -> None:
+    """A mask silences a number, and no NaN: 0 times NaN is NaN, in every row."""
+    for path, layer in adapter.items():
+        if not layer.enabled:
+            raise ValueError(
+                f"cannot mix: {path} of {name!r} is switched off, and rows would switch it on: "
+                "leave disabled(model) first, or name None for the base's rows"
+            )
+        factors = (layer.A.detach(), layer.B.detach())
+        extremes = torch.stack([value for factor in factors for value in factor.aminmax()])
+        if not extremes.isfinite().all():
+            raise ValueError(
+                f"cannot mix: {path} of {name!r} is not finite, which would spoil every row: load "
+                "an earlier adapter, or leave it out"
+            )

@@ -135,20 +135,21 @@ class Shelf:
 
     @contextmanager
     def using(self, name: str | None) -> Iterator[None]:
-        """Within the block an adapter is active, or none; then what was active before."""
+        """Within the block an adapter is active, or none; then what was before, if it is there."""
         before = self._at_rest("switch")
         self.disable() if name is None else self.switch(name)
         try:
             yield
         finally:
-            self.disable() if before is None else self.switch(before)
+            self.switch(before) if before in self._adapters else self.disable()
 
     @contextmanager
     def rows(self, names: Sequence[str | None]) -> Iterator[None]:
         """Within the block the model takes batches of `len(names)` rows, each under its adapter.
 
         None is the base. In training a gradient reaches the adapter of its row alone. Raises
-        ValueError for no names or an unknown one, and where switching would.
+        ValueError for no names or an unknown one, for an adapter that is not finite or switched off
+        by `disabled`, and where switching would.
         """
         if not names:
             raise ValueError("names is empty: name an adapter for every row of the batch, or None")

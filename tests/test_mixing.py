@@ -1,5 +1,7 @@
 """A batch of many adapters: every row is what it would be alone, forward and backward."""
 
+import math
+
 import pytest
 import torch
 from adapter_files import refused
@@ -7,6 +9,7 @@ from shelves import shelf_of
 
 from lorakit.generation import generate, generate_rows
 from lorakit.lora import LoRAConfig, trainable
+from lorakit.merging import disabled
 from lorakit.mixing import MixedLinear
 from lorakit.step import TrainConfig
 from lorakit.text import Batches, Encoded
@@ -235,6 +238,34 @@ def test_no_rows_and_unknown_names_are_refused(shelf):
         pass
     with refused(shelf.model, "'wild' is on the shelf; nearest: wide"), shelf.rows(["wild", None]):
         pass
+
+
+@pytest.mark.parametrize("entry", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("part", ["A", "B"])
+def test_an_adapter_that_is_not_finite_is_refused_by_name(shelf, part, entry):
+    shelf.switch("narrow")
+    answers = shelf.model(TOKENS)
+    path, layer = list(shelf.layers("wide").items())[-1]
+    with torch.no_grad():
+        layer.get_parameter(part)[1, 1] = entry
+    with refused(shelf.model, f"{path} of 'wide' is not finite"), shelf.rows(ROWS):
+        pass
+    assert shelf.active == "narrow"
+    assert torch.equal(shelf.model(TOKENS), answers)
+    with shelf.rows([name for name in ROWS if name != "wide"]):
+        assert shelf.model(TOKENS[:4]).isfinite().all()
+
+
+def test_an_adapter_that_is_switched_off_is_refused_with_the_way_out(shelf):
+    base = shelf.model(TOKENS)
+    shelf.switch("narrow")
+    with disabled(shelf.model):
+        with refused(shelf.model, r"of 'narrow' is switched off.* leave disabled\(model\) first"):
+            shelf.rows(ROWS).__enter__()
+        assert shelf.active == "narrow"
+        assert torch.equal(shelf.model(TOKENS), base)
+    with shelf.rows(ROWS):
+        assert not torch.equal(shelf.model(TOKENS), base)
 
 
 # Generation

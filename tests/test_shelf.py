@@ -177,6 +177,20 @@ def test_within_a_block_another_is_active_and_after_it_the_one_before(shelf):
     assert shelf.active == "wide"
 
 
+def test_a_block_ends_with_none_if_what_was_active_before_is_deleted(shelf, tokens):
+    base = shelf.model(tokens)
+    shelf.switch("wide")
+    with shelf.using("narrow"):
+        shelf.delete("wide")
+        assert shelf.active == "narrow"
+    assert shelf.active is None
+    assert torch.equal(shelf.model(tokens), base)
+    with pytest.raises(RuntimeError, match="its own"), shelf.using("narrow"):
+        shelf.delete("narrow")
+        raise RuntimeError("its own")
+    assert shelf.active is None
+
+
 # Coming and going
 
 
