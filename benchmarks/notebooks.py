@@ -114,7 +114,7 @@ def measure(out: Path, rounds: int, only: list[str]) -> None:
     made: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
         "cpu": platform.machine(),
-        "cores": os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)),  # that these processes may use
         "load_before": round(load, 2),  # of a quiet machine well below 1
         "torch": version("torch"),
         "python": platform.python_version(),
