@@ -41,10 +41,9 @@ def test_there_is_a_row_for_each_method_and_seed(tables):
 def test_memory_is_foretold_to_the_byte_and_measured(tables):
     assert [row["method"] for row in tables["memory"]] == [*METHODS]
     for row in tables["memory"]:
-        for phase, held in row["measured"]["phases"].items():
-            foretold = row["estimated"]["phases"][phase]
-            assert held["weights"] == foretold["weights"]
-            assert held["total"] == pytest.approx(foretold["total"], rel=0.01)
+        measured, foretold = row["measured"], row["estimated"]
+        assert measured["peak"]["tensors"] == foretold["peak"]["tensors"] > 0
+        assert measured["phases"] == foretold["phases"]
 
 
 def test_energy_is_told_beside_chance(tables):

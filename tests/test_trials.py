@@ -69,8 +69,8 @@ def test_an_adapter_over_4_bits_is_judged_as_trained_and_merged_three_ways():
     rows = {row["model"]: row for row in quantised_rows(result)}
     assert [*rows] == ["as trained", "original", "dequantised", "quantised again"]
     assert rows["as trained"]["match"] == result.after.exact_match > 0.5
-    assert rows["as trained"]["logits"] == 0
-    assert rows["dequantised"]["logits"] < 1e-5 < rows["quantised again"]["logits"]
+    assert rows["dequantised"]["logits"] < 1e-5
+    assert rows["original"]["logits"] > 1e-3 < rows["quantised again"]["logits"]
     assert rows["dequantised"]["match"] == result.after.exact_match
 
 
