@@ -184,7 +184,9 @@ def test_the_environment_of_the_lab_is_completed_for_the_tests(machine):
     assert machine.done()[:2] == [INSTALL_TEST, INSTALL_MODEL]
 
 
-@pytest.mark.parametrize("check", ["ruff check", "ruff format", "mypy", "pytest -n 2 tests", "--nbval"])
+@pytest.mark.parametrize(
+    "check", ["ruff check", "ruff format", "mypy", "pytest -n 2 tests", "--nbval"]
+)
 def test_a_check_that_fails_fails_the_test_command(machine, check):
     assert machine.make("test", BREAK=check).returncode != 0
 
