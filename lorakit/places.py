@@ -20,6 +20,11 @@ class Place:
     base: nn.Linear
     address: int
 
+    @property
+    def layer(self) -> nn.Module | None:
+        """What stands here now."""
+        return self.parent._modules[self.leaf]
+
     def put(self, layer: nn.Module) -> None:
         """Make `layer` stand here, in the mode of its parent.
 

@@ -39,6 +39,7 @@ class Shelf:
         freeze(self._bare)
         self._adapters: dict[str, dict[str, LoRALinear]] = {}
         self._places: dict[str, Place] = {}
+        self._last: str | None = None  # the last adapter that was put into the model
         self._mixing = False  # within `rows`
 
     @property
@@ -51,6 +52,11 @@ class Shelf:
 
         Raises ValueError for adapters that came by another way and are not on the shelf.
         """
+        # inject and load_adapter let no other beside it: to find it whole is to have looked enough.
+        if self._last in self._adapters:
+            last = self._adapters[self._last]
+            if all(self._places[path].layer is layer for path, layer in last.items()):
+                return self._last
         there = dict(lora_layers(self.model))
         for name, layers in self._adapters.items():
             if there and layers == there:
@@ -120,6 +126,7 @@ class Shelf:
         layers = self.layers(name)
         self._at_rest("switch")
         self._stand(layers)
+        self._last = name
 
     def disable(self) -> None:
         """Make the model its base again, with no adapter in it."""
