@@ -24,6 +24,7 @@ from lorakit.history import StepRecord
 from lorakit.lora import ALL_LINEAR, lora_layers, target_layers
 from lorakit.memory import Recorder, Setup, StepMemory
 from lorakit.model import Llama
+from lorakit.qlora import quantized_form
 from lorakit.resume import load_checkpoint, save_checkpoint
 from lorakit.run import Answer, Progress, Result, Run, disk_bytes, stopped_run
 from lorakit.scoring import Score, score
@@ -125,7 +126,7 @@ def _experiment(
         model=model,
         tokenizer=tokenizer,
         parameters=count(model.config, run.lora),
-        disk=disk_bytes(model.config, run.lora),
+        disk=disk_bytes(model.config, run.lora, quantized_form(model)),
         history=training.history,
         memory=memory,
         before=known[0],

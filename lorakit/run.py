@@ -134,9 +134,12 @@ class Run:
         )
 
 
-def disk_bytes(model: ModelConfig, lora: LoRAConfig | None) -> int:
-    """Bytes that one variant takes on disk: its adapter, or every weight again in float32."""
-    return 4 * count(model).total if lora is None else adapter_bytes(model, lora)
+def disk_bytes(model: ModelConfig, lora: LoRAConfig | None, quantized: str | None = None) -> int:
+    """Bytes that one variant takes on disk: its adapter, or every weight again in float32.
+
+    An adapter's file names the form that its base is `quantized` in, if it is.
+    """
+    return 4 * count(model).total if lora is None else adapter_bytes(model, lora, quantized)
 
 
 @dataclass(frozen=True, kw_only=True)

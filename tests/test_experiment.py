@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from lorakit import experiment
 from lorakit.adapters import load_adapter
+from lorakit.begin import base_of
 from lorakit.checkpoint import load_base
 from lorakit.experiment import Stopped, finetune, resume_run, spectra
 from lorakit.lora import lora_layers
@@ -73,7 +74,7 @@ def test_lora_leaves_an_adapter_and_full_fine_tuning_a_whole_model(either, tmp_p
         return
     size = (tmp_path / "out" / "adapter" / "adapter_model.safetensors").stat().st_size
     assert size == result.disk
-    fresh, _ = load_base(either.base)
+    fresh, _ = base_of(either, torch.device("cpu"))
     load_adapter(fresh, tmp_path / "out" / "adapter")
     for (_, saved), (_, trained) in zip(lora_layers(fresh), lora_layers(result.model), strict=True):
         assert torch.equal(saved.B, trained.B.cpu())
@@ -84,7 +85,8 @@ def test_qlora_judges_and_trains_over_its_quantised_base(run):
     assert len(quantized_layers(result.model)) == 14 == len(result.spectra)
     assert result.before.loss != plain.before.loss
     assert result.before.loss == pytest.approx(plain.before.loss, rel=0.05)
-    assert result.parameters == plain.parameters and result.disk == plain.disk
+    assert result.parameters == plain.parameters
+    assert plain.disk < result.disk < plain.disk + 64  # the file names the form of its base
     assert result.memory.most.weights < plain.memory.most.weights
     assert result.memory.most.optimizer == plain.memory.most.optimizer
 
