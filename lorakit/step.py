@@ -123,25 +123,29 @@ def step(
     *,
     phase: Phase = no_phase,
     check: Callable[[Tensor, Tensor], None] = lambda loss, grad_norm: None,
+    average: Callable[[Tensor], Tensor] = lambda value: value,
 ) -> tuple[Tensor, Tensor]:
     """One update from (tokens, labels) pairs; returns the loss and the gradient's norm.
 
     The loss is the mean over all response tokens of the step, so that several micro-batches give
-    the gradient of one large batch. `check` may raise before any weight has changed.
+    the gradient of one large batch. `check` may raise before any weight has changed. `average` is
+    over the processes of a run; a model of several exchanges gradients in the last backward alone.
     """
     micro_batches = list(micro_batches)
     parameters = optimizer.param_groups[0]["params"]
     with phase("step"):
         count = torch.stack([(labels[:, 1:] != IGNORE).sum() for _, labels in micro_batches]).sum()
-        losses = []
-        for tokens, labels in micro_batches:
-            device = tokens.device.type
-            with phase("forward"), torch.autocast(device, torch.bfloat16, enabled=config.autocast):
+        count, losses = average(count), []
+        for number, (tokens, labels) in enumerate(micro_batches, start=1):
+            more = number < len(micro_batches)
+            alone = getattr(model, "no_sync", nullcontext) if more else nullcontext
+            bfloat16 = torch.autocast(tokens.device.type, torch.bfloat16, enabled=config.autocast)
+            with phase("forward"), alone(), bfloat16:
                 loss = response_loss(model(tokens), labels) / count
             with phase("backward"):
                 loss.backward()
             losses.append(loss.detach())
-        loss = torch.stack(losses).sum()
+        loss = average(torch.stack(losses).sum())
         with phase("optimizer"):
             grad_norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
             check(loss, grad_norm)

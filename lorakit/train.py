@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from lorakit import parallel
 from lorakit.history import History, StepRecord
 from lorakit.step import Phase, TrainConfig, make_optimizer, no_phase, set_checkpointing, step
 from lorakit.text import Stream
@@ -35,6 +36,7 @@ class Training:
     def __init__(self, model: nn.Module, batches: Stream, config: TrainConfig):
         self.model, self.batches, self.config = model, batches, config
         self.optimizer = make_optimizer(model, config)
+        self.replica = parallel.replica(model)
         set_checkpointing(model, config)
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.history = History()
@@ -58,12 +60,12 @@ class Training:
         places = range(first, first + self.config.accumulation)
         micro_batches = [
             (tokens.to(device), labels.to(device))
-            for tokens, labels in map(self.batches.batch, places)
+            for tokens, labels in map(parallel.share, map(self.batches.batch, places))
         ]
 
         @contextmanager
         def stoppable(name: str) -> Iterator[None]:
-            if name == "forward" and stop():
+            if name == "forward" and parallel.anywhere(stop):
                 raise _Stopped
             with phase(name):
                 yield
@@ -76,16 +78,20 @@ class Training:
         mode = self.model.training
         self.model.train()
         try:
-            # Dropout depends on seed and step alone, so that a resumed run draws the same.
-            with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                torch.manual_seed(self.config.seed * 1_000_003 + number)
+            # Dropout depends on seed, step and rank alone: a resumed run draws the same.
+            with (
+                parallel.noticing(f"in step {number}"),
+                torch.random.fork_rng([device] if device.type == "cuda" else []),
+            ):
+                torch.manual_seed(self.config.seed * 1_000_003 + number + (parallel.rank() << 40))
                 loss, grad_norm = step(
-                    self.model,
+                    self.replica,
                     self.optimizer,
                     micro_batches,
                     self.config,
                     phase=stoppable,
                     check=check,
+                    average=parallel.average,
                 )
         except _Stopped:
             return None
@@ -97,7 +103,7 @@ class Training:
             loss=loss.item(),
             lr=lr,
             grad_norm=grad_norm.item(),
-            tokens=sum(tokens.numel() for tokens, _ in micro_batches),
+            tokens=sum(tokens.numel() for tokens, _ in micro_batches) * parallel.size(),
             seconds=time.perf_counter() - start,
         )
         self.history.steps.append(record)
@@ -145,6 +151,7 @@ class Training:
             )
 
 
+@parallel.group()
 def train(model: nn.Module, batches: Stream, config: TrainConfig, **hooks) -> History:
     """Train `model` on `batches`; `hooks` are those of `Training.run`."""
     return Training(model, batches, config).run(**hooks)

@@ -38,6 +38,7 @@ ROOMS = [
         "merging",
         "mixing",
         "mixture",
+        "parallel",
         "places",
         "presets",
         "qlora",
