@@ -24,6 +24,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from lorakit import parallel
 from lorakit.experiment import Stopped
 from lorakit.fingerprint import UnknownBase
 from lorakit.run import Progress, Result
@@ -124,7 +125,8 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     def interrupt(number: int, frame: Any) -> None:
         asked.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.write(2, STOPPING)  # sys.stderr may be in use: a signal comes at any time
+        if parallel.rank() == 0:
+            os.write(2, STOPPING)  # sys.stderr may be in use: a signal comes at any time
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:

@@ -5,27 +5,26 @@
 The method decides two lines: what is made trainable, and what is written to disk.
 """
 
-import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lorakit.adapters import save_adapter
+from lorakit import parallel
 from lorakit.begin import base_of, make_trainable
-from lorakit.checkpoint import load_base, save_folder
+from lorakit.checkpoint import load_base
 from lorakit.counts import count
 from lorakit.device import describe, pick_device
-from lorakit.files import write_json
 from lorakit.generation import ask
 from lorakit.history import StepRecord
+from lorakit.kept import claim, keep, keep_json, telling
 from lorakit.lora import ALL_LINEAR, lora_layers, target_layers
 from lorakit.memory import Recorder, Setup, StepMemory
 from lorakit.model import Llama
 from lorakit.qlora import quantized_form
-from lorakit.resume import load_checkpoint, save_checkpoint
+from lorakit.resume import load_checkpoint
 from lorakit.run import Answer, Progress, Result, Run, disk_bytes, stopped_run
 from lorakit.scoring import Score, score
 from lorakit.spectrum import Spectrum, singular_values, singular_values_of_product
@@ -49,6 +48,7 @@ class _Ears:
 
 
 @lets_go
+@parallel.group()
 def finetune(
     run: Run,
     *,
@@ -62,14 +62,18 @@ def finetune(
     `stop` ends it between two micro-batches; in `out` it then leaves a checkpoint for `resume_run`.
     `budget` is how many bytes training may take, by default what the device has. Raises ValueError
     before anything is loaded for a bad task or a folder in use, Diverged if training blows up,
-    OutOfMemory with a way out, and Stopped if there was no first step.
+    OutOfMemory with a way out, Stopped if there was no first step, and Lost if another process of
+    the run is gone.
     """
-    load_task(run.task)  # a bad line is refused before a folder is made
-    folder = None if out is None else _claim(Path(out))
-    return _experiment(run, folder, None, _Ears(report, stop, budget))
+    load_task(run.task)  # a bad line is refused before a folder is made,
+    parallel.rows(run.batch_size)  # and a batch that does not divide
+    folder = None if out is None else claim(Path(out))
+    with telling(folder):
+        return _experiment(run, folder, None, _Ears(report, parallel.heeding(stop), budget))
 
 
 @lets_go
+@parallel.group()
 def resume_run(
     folder: Path | str,
     *,
@@ -78,13 +82,18 @@ def resume_run(
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Result:
     """Take up the stopped run in `folder`; the same hooks and errors as `finetune`."""
-    run, before, answers = stopped_run(folder)
-    return _experiment(run, Path(folder), (before, answers), _Ears(report, stop, budget))
+    ears = _Ears(report, parallel.heeding(stop), budget)
+    with telling(Path(folder)):
+        with parallel.in_turn():
+            run, before, answers = stopped_run(folder)
+        return _experiment(run, Path(folder), (before, answers), ears)
 
 
 def _experiment(
     run: Run, folder: Path | None, known: tuple[Score, list[Answer]] | None, ears: _Ears
 ) -> Result:
+    if parallel.rank():
+        ears = replace(ears, report=lambda progress: None)
     task, device = load_task(run.task, run.sample), pick_device()
     ears.report(Progress(stage="loading the base"))
     model, tokenizer = base_of(
@@ -98,7 +107,8 @@ def _experiment(
     heldout = [encode_example(tokenizer, example) for example in task.heldout[: run.heldout]]
     asked = task.heldout[: run.answers]
     check_lengths([*batches.examples, *heldout], model.config.max_position_embeddings)
-    setup = run.setup(model.config, batches.longest, device.type)
+    own = replace(run, batch_size=parallel.rows(run.batch_size))
+    setup = own.setup(model.config, batches.longest, device.type)
     check_budget(setup, there(model) if ears.budget is None else ears.budget)
     if known is None:
         before = _judge(model, heldout, tokenizer, "judging the base", ears)
@@ -114,12 +124,6 @@ def _experiment(
     training = Training(model, batches, run.train_config(device.type))
     if folder is not None and (folder / "checkpoint").exists():
         load_checkpoint(training, folder / "checkpoint")
-    try:
-        memory = _train(training, setup, ears)
-    except (Diverged, OutOfMemory):
-        if folder is not None:
-            write_json(folder / "history.json", training.history.to_json())
-        raise
     result = Result(
         run=run,
         device=describe(device),
@@ -128,21 +132,28 @@ def _experiment(
         parameters=count(model.config, run.lora),
         disk=disk_bytes(model.config, run.lora, quantized_form(model)),
         history=training.history,
-        memory=memory,
+        memory=None,
         before=known[0],
         answers=known[1],
     )
+    try:
+        result.memory = _train(training, setup, ears)
+    except (Diverged, OutOfMemory):
+        keep_json(folder, "history.json", training.history.to_json())
+        raise
+    except parallel.Lost:  # of what all had done, nothing is lost
+        keep(result, training, folder)
+        raise
     if folder is not None:  # at once: what training made outlives an error in what follows
         ears.report(Progress(stage="saving"))
-        _save(result, training, folder)
+        keep(result, training, folder)
     if training.position == run.steps:
         result.after = _judge(model, heldout, tokenizer, "judging the tuned model", ears)
         said = _ask(model, asked, tokenizer, "asking the tuned model", ears)
         result.answers[: len(said)] = [
             replace(answer, tuned=s) for answer, s in zip(result.answers, said, strict=False)
         ]
-        if folder is not None:
-            write_json(folder / "result.json", result.to_json())
+        keep_json(folder, "result.json", result.to_json())
     ears.report(Progress(stage="measuring the delta"))
     result.spectra = spectra(model, run.base)
     return result
@@ -154,22 +165,31 @@ def _judge(
     def tell(done: int) -> None:
         ears.report(Progress(stage=stage, done=done, total=len(examples)))
 
-    tell(0)
-    return score(model, examples, pad_id=tokenizer.pad_id, stop=ears.stop, progress=tell)
+    def judged() -> dict | None:
+        tell(0)
+        found = score(model, examples, pad_id=tokenizer.pad_id, stop=ears.stop, progress=tell)
+        return None if found is None else asdict(found)
+
+    found = parallel.told(judged)
+    return None if found is None else Score(**found)
 
 
 def _ask(
     model: Llama, examples: Sequence[Example], tokenizer: Tokenizer, stage: str, ears: _Ears
 ) -> list[str]:
     """Greedy answers; fewer than asked for if stopped on the way."""
-    answers: list[str] = []
-    for example in examples:
-        if ears.stop():
-            break
-        ears.report(Progress(stage=stage, done=len(answers), total=len(examples)))
-        longest = 2 * len(tokenizer.encode(example.response)) + 8
-        answers.append(ask(model, tokenizer, example.prompt, max_new_tokens=longest))
-    return answers
+
+    def asked() -> list[str]:
+        answers: list[str] = []
+        for example in examples:
+            if ears.stop():
+                break
+            ears.report(Progress(stage=stage, done=len(answers), total=len(examples)))
+            longest = 2 * len(tokenizer.encode(example.response)) + 8
+            answers.append(ask(model, tokenizer, example.prompt, max_new_tokens=longest))
+        return answers
+
+    return parallel.told(asked)
 
 
 def _train(training: Training, setup: Setup, ears: _Ears) -> StepMemory | None:
@@ -225,24 +245,3 @@ def spectra(model: Llama, base: str) -> list[Spectrum]:
         )
         for name, layer in target_layers(model, ALL_LINEAR).items()
     ]
-
-
-def _claim(folder: Path) -> Path:
-    """The folder for a run's files; one that holds anything is not written over."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is not empty: name a new folder for this run, or resume it")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _save(result: Result, training: Training, folder: Path) -> None:
-    write_json(folder / "history.json", result.history.to_json())
-    write_json(folder / "result.json", result.to_json())
-    if training.position < result.run.steps:
-        save_checkpoint(training, folder / "checkpoint")
-        return
-    if result.run.lora is None:
-        save_folder(result.model, result.tokenizer, folder / "model")
-    else:
-        save_adapter(result.model, folder / "adapter", base=result.run.base)
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)

@@ -205,9 +205,14 @@ def anywhere(asked: Callable[[], bool]) -> bool:
 
     if size() == 1:
         return asked()
-    flag = torch.tensor(int(asked() or _ending.is_set()))
+    flag = torch.tensor(int(heeding(asked)()))
     dist.all_reduce(flag, dist.ReduceOp.MAX)
     return bool(flag)
+
+
+def heeding(stop: Callable[[], bool]) -> Callable[[], bool]:
+    """`stop`, on this process alone, or that it was told to end."""
+    return lambda: stop() or _ending.is_set()
 
 
 def told(compute: Callable[[], Any]) -> Any:

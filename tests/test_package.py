@@ -72,7 +72,7 @@ ROOMS = [
         "train",
     },
     {"pretrain", "resume", "run", "stacked"},
-    {"begin", "survival"},
+    {"begin", "kept", "survival"},
     {"experiment", "sweep"},
     {"anatomy", "bars", "cuts", "family", "grids", "trials"},
     {"real_model", "summary"},

@@ -7,7 +7,7 @@ import torch
 import typer
 from rich.filesize import decimal
 
-from lorakit import experiment
+from lorakit import experiment, parallel
 from lorakit.adapters import load_adapter
 from lorakit.checkpoint import SMOLLM2, load_base
 from lorakit.cli.options import (
@@ -90,9 +90,11 @@ def finetune(
             )
             folder = out or unused_folder(Path("runs") / f"{Path(task).stem}-{method}")
             result = experiment.finetune(run, out=folder, stop=stop, report=report)
-        save_pictures(result, folder)
-    show_result(result, folder, as_json)
-    if stop():
+        if parallel.rank() == 0:
+            save_pictures(result, folder)
+    if parallel.rank() == 0:
+        show_result(result, folder, as_json)
+    if stop() or len(result.history.steps) < result.run.steps:  # another process may have asked
         raise typer.Exit(INTERRUPTED)
 
 
