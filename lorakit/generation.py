@@ -1,15 +1,16 @@
 """Tokens out of a model, one at a time: greedy, or sampled by temperature and top-p; and by batch.
 
 With a cache each step feeds the newest token alone; without one it feeds the whole sequence again.
-Both give the same tokens. Knows the model only as `model(tokens, kv) -> logits`.
+Both give the same tokens, and so does a GPU's graph. Knows the model only as tokens -> logits.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from lorakit.model import KVCache, Llama
+from lorakit.decoding import Decoding, evaluating
+from lorakit.model import Llama
 from lorakit.text import Tokenizer
 
 
@@ -23,18 +24,28 @@ def stream(
     top_p: float = 1.0,
     seed: int = 0,
     cached: bool = True,
+    captured: bool = True,
 ) -> Iterator[int]:
     """Yield new token ids until one of `stop` (not yielded), `max_new_tokens` or the model's limit.
 
     `temperature` 0 is greedy; `top_p` keeps the likeliest tokens that together reach that
-    probability (nucleus sampling, arXiv 1904.09751). Raises ValueError before the first token.
+    probability (nucleus sampling, arXiv 1904.09751). On a GPU, unless `captured` is False, a long
+    answer with a cache comes from the model as it stood at its first tokens: see `Decoding`. Raises
+    ValueError before the first token.
     """
     if temperature < 0:
         raise ValueError(f"temperature must be at least 0, got {temperature}")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must be above 0 and at most 1, got {top_p}")
     max_new_tokens = min(max_new_tokens, _room(model, prompt))
-    return _stream(model, prompt, max_new_tokens, set(stop), temperature, top_p, seed, cached)
+    capacity = len(prompt) + max_new_tokens
+    read = Decoding(model, 1, capacity, captured=captured) if cached else None
+    generator = torch.Generator(model.model.embed_tokens.weight.device).manual_seed(seed)
+
+    def choice(logits: Tensor) -> int:
+        return choose(logits, temperature, top_p, generator)
+
+    return _stream(model, read, prompt, max_new_tokens, set(stop), choice)
 
 
 def generate(model: Llama, prompt: list[int], **options) -> list[int]:
@@ -49,6 +60,7 @@ def generate_rows(
     *,
     max_new_tokens: int = 64,
     stop: Iterable[int] = (),
+    captured: bool = True,
 ) -> list[list[int]]:
     """Greedy tokens for prompts of one length, together: what `generate` gives for each alone.
 
@@ -60,26 +72,19 @@ def generate_rows(
         what = f"{', '.join(map(str, lengths))} tokens" if lengths else "no prompts"
         raise ValueError(f"prompts must be of one length, got {what}: generate length by length")
     max_new_tokens = min(max_new_tokens, _room(model, prompts[0]))
-    weight = model.model.embed_tokens.weight
-    capacity = lengths[0] + max_new_tokens
-    kv = KVCache(model.config, len(prompts), capacity, dtype=weight.dtype, device=weight.device)
-    new = torch.tensor([list(prompt) for prompt in prompts], device=weight.device)
+    read = Decoding(model, len(prompts), lengths[0] + max_new_tokens, captured=captured)
+    new = torch.tensor([list(prompt) for prompt in prompts])
     found: list[list[int]] = [[] for _ in prompts]
     stops, going = set(stop), set(range(len(prompts)))
-    training = model.training
-    model.eval()
-    try:
-        for _ in range(max_new_tokens):
-            new = model(new, kv)[:, -1].float().argmax(-1, keepdim=True)
-            for row, token in enumerate(new[:, 0].tolist()):
-                if token in stops:
-                    going.discard(row)
-                elif row in going:
-                    found[row].append(token)
-            if not going:
-                break
-    finally:
-        model.train(training)
+    for _ in range(max_new_tokens):
+        new = read(new).argmax(-1, keepdim=True)
+        for row, token in enumerate(new[:, 0].tolist()):
+            if token in stops:
+                going.discard(row)
+            elif row in going:
+                found[row].append(token)
+        if not going:
+            break
     return found
 
 
@@ -91,39 +96,28 @@ def ask(model: Llama, tokenizer: Tokenizer, prompt: str, **options) -> str:
 
 def _stream(
     model: Llama,
+    read: Decoding | None,
     prompt: list[int],
     max_new_tokens: int,
     stop: set[int],
-    temperature: float,
-    top_p: float,
-    seed: int,
-    cached: bool,
+    choice: Callable[[Tensor], int],
 ) -> Iterator[int]:
-    weight = model.model.embed_tokens.weight
-    generator = torch.Generator(weight.device).manual_seed(seed)
-    capacity = len(prompt) + max_new_tokens
-    kv = (
-        KVCache(model.config, 1, capacity, dtype=weight.dtype, device=weight.device)
-        if cached
-        else None
-    )
-    training = model.training
     sequence, new = list(prompt), list(prompt)
     for _ in range(max_new_tokens):
-        # Restored around every forward, not once: a generator may be dropped between two tokens.
-        model.eval()
-        try:
-            with torch.no_grad():
-                fed = new if cached else sequence
-                logits = model(torch.tensor([fed], device=weight.device), kv)[0, -1].float()
-        finally:
-            model.train(training)
-        token = choose(logits, temperature, top_p, generator)
+        token = choice((_reread(model, sequence) if read is None else read(torch.tensor([new])))[0])
         if token in stop:
             return
         yield token
         sequence.append(token)
         new = [token]
+
+
+@torch.no_grad()
+def _reread(model: Llama, sequence: list[int]) -> Tensor:
+    """Logits in float32 (1, vocab_size) of the last token, without a cache."""
+    tokens = torch.tensor([sequence], device=model.model.embed_tokens.weight.device)
+    with evaluating(model.modules()):
+        return model(tokens, last=True)[:, -1].float()
 
 
 def _room(model: Llama, prompt: Sequence[int]) -> int:

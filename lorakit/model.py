@@ -9,7 +9,7 @@ renaming. This file knows no LoRA, no training and no files.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -44,15 +44,7 @@ class ModelConfig:
     tie_word_embeddings: bool = True
 
     def __post_init__(self):
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "intermediate_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "num_key_value_heads",
-            "max_position_embeddings",
-        ):
+        for name in [field.name for field in fields(self) if field.type is int]:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.hidden_size % (2 * self.num_attention_heads):
@@ -60,10 +52,9 @@ class ModelConfig:
                 f"hidden_size={self.hidden_size} must be an even multiple of "
                 f"num_attention_heads={self.num_attention_heads}: rotary positions turn pairs"
             )
-        if self.num_attention_heads % self.num_key_value_heads:
+        if (heads := self.num_attention_heads) % (shared := self.num_key_value_heads):
             raise ValueError(
-                f"num_attention_heads={self.num_attention_heads} must be a multiple of "
-                f"num_key_value_heads={self.num_key_value_heads}"
+                f"num_attention_heads={heads} must be a multiple of num_key_value_heads={shared}"
             )
 
     @property
@@ -126,6 +117,17 @@ class KVCache:
         self.values[layer][:, :, self.length : end] = v
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
+    def positions(self, count: int) -> Tensor:
+        """Where the next `count` tokens stand."""
+        return torch.arange(self.length, self.length + count, device=self.keys[0].device)
+
+    def mask(self, count: int) -> Tensor | None:
+        """Which keys each new query sees, all up to itself: None for one (all), or at the start."""
+        if count == 1 or not self.length:
+            return None
+        ends = self.positions(count)[:, None]
+        return torch.arange(self.length + count, device=ends.device) <= ends
+
 
 class Attention(nn.Module):
     """Causal self-attention; query heads share key-value heads (GQA, arXiv 2305.13245)."""
@@ -146,14 +148,14 @@ class Attention(nn.Module):
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        mask = None
-        if kv is not None and kv.length:
-            # New query i stands at position kv.length + i and sees every key up to itself.
-            mask = torch.ones(length, kv.length + length, dtype=torch.bool, device=x.device)
-            mask = mask.tril(kv.length)
+        groups, mask = q.shape[1] // k.shape[1], None
         if kv is not None:
+            mask = kv.mask(length)
             k, v = kv.extend(self.layer, k, v)
-        groups = q.shape[1] // k.shape[1]
+            if length == 1:
+                # Heads that share keys ask them together, like tokens: no key is copied for a head.
+                q = q.view(batch, -1, groups, self.head_dim)
+                return self.o_proj(F.scaled_dot_product_attention(q, k, v, mask).reshape(x.shape))
         if groups > 1:
             k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
@@ -199,7 +201,7 @@ class Decoder(nn.Module):
 
 
 class Llama(nn.Module):
-    """tokens (batch, length) -> logits (batch, length, vocab_size).
+    """tokens (batch, length) -> logits (batch, length, vocab_size), or of the `last` token alone.
 
     With `gradient_checkpointing` a layer keeps nothing but its input for backward, and is computed
     again there (arXiv 1604.06174).
@@ -224,15 +226,13 @@ class Llama(nn.Module):
         """The output head, under the name Hugging Face's models give it."""
         return self.lm_head
 
-    def forward(self, tokens: Tensor, kv: KVCache | None = None) -> Tensor:
-        start = kv.length if kv is not None else 0
-        end = start + tokens.shape[1]
-        if end > self.config.max_position_embeddings:
+    def forward(self, tokens: Tensor, kv: KVCache | None = None, last: bool = False) -> Tensor:
+        count, limit = tokens.shape[1], self.config.max_position_embeddings
+        if (end := count + (kv.length if kv is not None else 0)) > limit:
             raise ValueError(
-                f"sequence of {end} tokens is longer than "
-                f"max_position_embeddings={self.config.max_position_embeddings}: shorten the text"
+                f"{end} tokens are longer than max_position_embeddings={limit}: shorten the text"
             )
-        positions = torch.arange(start, end, device=tokens.device)
+        positions = torch.arange(end, device=tokens.device) if kv is None else kv.positions(count)
         cos, sin = rotation(self.config, positions)
         x = self.model.embed_tokens(tokens)
         for layer in self.model.layers:
@@ -242,7 +242,7 @@ class Llama(nn.Module):
                 x = layer(x, cos, sin, kv)
         if kv is not None:
             kv.length = end
-        return self.lm_head(self.model.norm(x))
+        return self.lm_head(self.model.norm(x[:, -1:] if last else x))
 
 
 def _initialise(module: nn.Module) -> None:

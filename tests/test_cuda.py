@@ -8,17 +8,20 @@ import pytest
 import torch
 from weights import assert_same_weights, weights
 
+from lorakit import decoding
 from lorakit.begin import begin
 from lorakit.capture import Captured
 from lorakit.experiment import finetune
+from lorakit.generation import generate, generate_rows, stream
 from lorakit.lora import LoRAConfig, inject, lora_layers
 from lorakit.memory import Recorder, measure
-from lorakit.merging import merge, unmerge
+from lorakit.merging import merge, remove, unmerge
 from lorakit.model import Llama
 from lorakit.presets import PRESETS
 from lorakit.qlora import dequantize_, quantize_
 from lorakit.quantize import CODEBOOKS, dequantize, quantize
 from lorakit.run import Run
+from lorakit.shelf import Shelf
 from lorakit.stacked import SMALL, Stack
 from lorakit.step import TrainConfig
 from lorakit.survival import OutOfMemory, survive
@@ -296,3 +299,120 @@ def test_explorables_measure_and_train_on_a_gpu(monkeypatch):
     tried.go(wait=True)
     assert len(tried.trials[-1].losses) == 12
     assert 0 < tried.trials[-1].changes[0] < tried.trials[-1].changes[-1]
+
+
+# Answers as a graph
+
+
+@pytest.fixture
+def graphs(monkeypatch) -> list[Captured]:
+    """All graphs that are recorded for answers."""
+    made: list[Captured] = []
+
+    def record(*inputs, **options) -> Captured:
+        made.append(Captured(*inputs, **options))
+        return made[-1]
+
+    monkeypatch.setattr(decoding, "Captured", record)
+    return made
+
+
+def speaking(dtype: torch.dtype = torch.float32) -> Llama:
+    """A random model whose next token is far likelier than the one after it."""
+    torch.manual_seed(0)
+    model = Llama(PRESETS["mini"])
+    with torch.no_grad():
+        for p in model.model.layers.parameters():
+            p.mul_(1 if p.ndim == 1 else 8)
+    return model.to("cuda", dtype)
+
+
+PROMPT = [5, 17, 3, 42]
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "top_p": 0.9, "seed": 7}])
+@pytest.mark.parametrize("kind", ["plain", "adapted", "4 bits, adapted"])
+def test_a_captured_answer_is_the_ordinary_one(kind, options, perturb, graphs):
+    model = speaking()
+    if "4 bits" in kind:
+        quantize_(model)
+    if "adapted" in kind:
+        inject(model, LoRAConfig(rank=4))
+        perturb(model)
+    options = {"max_new_tokens": 100} | options
+    expected = generate(model, PROMPT, captured=False, **options)
+    assert graphs == [] and len(set(expected)) > 1
+    assert generate(model, PROMPT, **options) == expected
+    assert len(graphs) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_captured_logits_are_the_ordinary_ones(dtype, graphs):
+    model = speaking(dtype)
+    tokens = torch.randint(500, (2, 40), generator=torch.Generator().manual_seed(0))
+    captured, ordinary = (decoding.Decoding(model, 2, 40, captured=how) for how in (True, False))
+    for piece in (tokens[:, :10], *tokens[:, 10:].split(1, dim=1)):
+        found, expected = captured(piece), ordinary(piece)
+        off = (found - expected).norm() / expected.norm()
+        assert off < (0.02 if dtype == torch.bfloat16 else 1e-4)
+    assert len(graphs) == 1
+
+
+def test_captured_rows_are_the_ordinary_ones_each_under_its_adapter(perturb, graphs):
+    model = speaking()
+    shelf = Shelf(model)
+    for name, size in (("one", 0.1), ("two", 0.3)):
+        inject(model, LoRAConfig(rank=4))
+        perturb(model, size)
+        shelf.take(name)
+        shelf.disable()
+    prompts = [PROMPT] * 3
+    with shelf.rows(["one", None, "two"]):
+        expected = generate_rows(model, prompts, max_new_tokens=60, captured=False)
+        assert generate_rows(model, prompts, max_new_tokens=60) == expected
+    assert len(graphs) == 1 and len({tuple(row) for row in expected}) == 3
+
+
+def test_a_captured_answer_follows_values_and_keeps_what_is_taken_away(perturb, graphs):
+    model = speaking()
+    inject(model, LoRAConfig(rank=4))
+    perturb(model)
+    expected = generate(model, PROMPT, max_new_tokens=60, captured=False)
+    tokens = stream(model, PROMPT, max_new_tokens=60)
+    found = [next(tokens) for _ in range(10)]
+    assert len(graphs) == 1
+    remove(model)
+    gc.collect()
+    torch.cuda.empty_cache()
+    noise = [torch.full((4, 128), float("nan"), device="cuda") for _ in range(200)]
+    assert found + list(tokens) == expected and len(noise) == 200
+    tokens = stream(model, PROMPT, max_new_tokens=60)
+    for _ in range(10):
+        next(tokens)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.zero_()  # the head's too: all logits are alike
+    assert set(tokens) == {0}
+
+
+def test_what_a_graph_would_not_do_is_not_recorded(graphs):
+    model = speaking()
+    with torch.autocast("cuda", torch.bfloat16):
+        generate(model, PROMPT, max_new_tokens=30)
+    seen = []
+    handle = model.lm_head.register_forward_hook(lambda *_: seen.append(1))
+    generate(model, PROMPT, max_new_tokens=30)
+    assert graphs == [] and len(seen) == 30
+    handle.remove()
+    generate(model, PROMPT, max_new_tokens=30)
+    assert len(graphs) == 1
+
+
+def test_answers_give_their_graphs_memory_back():
+    model = speaking()
+    generate(model, PROMPT, max_new_tokens=30)
+    gc.collect()
+    before = torch.cuda.memory_allocated()
+    for _ in range(3):
+        generate(model, PROMPT, max_new_tokens=100)
+    gc.collect()
+    assert torch.cuda.memory_allocated() == pytest.approx(before, abs=2**20)

@@ -31,6 +31,15 @@ def test_a_sequence_read_in_pieces_gives_the_logits_of_the_whole(model, tokens, 
     torch.testing.assert_close(logits, model(tokens))
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_the_head_may_be_asked_for_the_last_token_alone(model, tokens, cached):
+    kv = KVCache(model.config, 2, 9, dtype=torch.float32, device="cpu") if cached else None
+    seen = []
+    model.lm_head.register_forward_hook(lambda _, given, made: seen.append(given[0].shape))
+    torch.testing.assert_close(model(tokens, kv, last=True), model(tokens)[:, -1:])
+    assert seen[0] == (2, 1, model.config.hidden_size)
+
+
 def test_rotary_scores_depend_on_distance_alone(model):
     cos, sin = rotation(model.config, torch.arange(20))
     q, k = torch.randn(2, model.config.head_dim)

@@ -34,6 +34,7 @@ ROOMS = [
         "adapter_config",
         "answers",
         "counts",
+        "decoding",
         "deltas",
         "merging",
         "mixing",
