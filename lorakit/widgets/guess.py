@@ -20,6 +20,7 @@ from lorakit.predictions import Prediction, Value
 from lorakit.widgets.answering import Answering
 from lorakit.widgets.explorable import shown
 from lorakit.widgets.picture import Picture
+from lorakit.widgets.settings import rest
 
 ROOM = "predict/"  # before each key, in the answers
 WAITING = "the result shows here when you have kept your guess above, or now:"
@@ -113,7 +114,7 @@ class Guess(Answering):
         if now.guess is not None:
             self.put(now.guess)
         for control in (*self.controls, self.keep):
-            control.disabled = now.result is not None
+            rest(control, now.result is not None)
         parts = [] if now.guess is None else [f"kept: {now.said}"]
         if now.result is not None:
             parts.append("the result is known" if parts else "the result was seen without a guess")

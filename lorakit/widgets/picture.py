@@ -138,7 +138,7 @@ def with_still(bundle: dict[str, Any], alt: str, pictures: Sequence[Picture]) ->
 
 
 def stacked(pngs: Sequence[bytes]) -> bytes:
-    """PNGs one under the other as a single one, packed for size."""
+    """PNGs one under the other as a single one, packed for size: with a palette of 256 colours."""
     images = [Image.open(io.BytesIO(data)).convert("RGB") for data in pngs]
     size = max(image.width for image in images), sum(image.height for image in images)
     sheet = Image.new("RGB", size, "white")
@@ -146,8 +146,9 @@ def stacked(pngs: Sequence[bytes]) -> bytes:
     for image in images:
         sheet.paste(image, (0, top))
         top += image.height
+    few = sheet.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     file = io.BytesIO()
-    sheet.save(file, "png", optimize=True)
+    few.save(file, "png", optimize=True)
     return file.getvalue()
 
 

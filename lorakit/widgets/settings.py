@@ -11,6 +11,7 @@ from lorakit.run import Run
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 ALPHAS = (1, 2, 4, 8, 16, 32, 64, 128)
 BATCHES = (1, 2, 4, 8, 16, 32)
+RESTING = "#666666"  # a handle's colour, which the page makes pale
 
 
 def slider(
@@ -44,6 +45,13 @@ def choice(name: str, options: Sequence[Any], value: Any) -> ipywidgets.ToggleBu
     return ipywidgets.ToggleButtons(
         options=options, value=value, description=name, style=_PLACE["style"]
     )
+
+
+def rest(control: ipywidgets.Widget, resting: bool) -> None:
+    """Disable a control or enable it; the handle of a slider at rest is not white on white."""
+    control.disabled = resting
+    if "handle_color" in control.style.trait_names():
+        control.style.handle_color = RESTING if resting else None
 
 
 def methods(run: Run) -> list[str]:
@@ -95,4 +103,4 @@ class Settings(ipywidgets.VBox):
 
     def _rest(self, change=None) -> None:
         for control in (self.rank, self.alpha):
-            control.disabled = self.method.value == "full"
+            rest(control, self.method.value == "full")

@@ -7,7 +7,7 @@ import sys
 import threading
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from lorakit.widgets.picture import Picture, stacked
 
@@ -117,13 +117,16 @@ def test_a_picture_never_drawn_carries_none(picture):
     assert "image/png" not in picture._repr_mimebundle_()
 
 
-def test_pictures_are_stacked_pixel_by_pixel():
+def test_pictures_are_stacked_pixel_by_pixel_in_nearly_their_colours():
     pngs = [line(Picture(*shape, alt=""), 1, 2) for shape in ((300, 200), (200, 150))]
-    sheet = Image.open(io.BytesIO(stacked(pngs))).convert("RGB")
-    assert sheet.size == (300, 350)
+    packed = Image.open(io.BytesIO(stacked(pngs)))
+    assert (packed.mode, packed.size) == ("P", (300, 350))
+    sheet = packed.convert("RGB")
     assert sheet.getpixel((299, 349)) == (255, 255, 255)
     for data, box in zip(pngs, [(0, 0, 300, 200), (0, 200, 200, 350)], strict=True):
-        assert sheet.crop(box).tobytes() == Image.open(io.BytesIO(data)).convert("RGB").tobytes()
+        one = Image.open(io.BytesIO(data)).convert("RGB")
+        off = ImageChops.difference(sheet.crop(box), one).getextrema()
+        assert max(most for _, most in off) < 16, "of 255, in any channel"
 
 
 def test_drawing_never_loads_pyplot():

@@ -212,6 +212,13 @@ def test_a_guess_after_the_result_is_none():
     assert made.prediction.guess is None
 
 
+def test_a_curve_that_is_closed_has_handles_that_are_seen():
+    made = sketch()
+    assert not any(slider.style.handle_color for slider in made.sliders)
+    made.reveal(dict.fromkeys(RANKS, 0.5)).show_me.click()
+    assert all(slider.style.handle_color for slider in made.sliders)
+
+
 def test_a_seen_result_closes_the_question_also_in_another_kernel(kind):
     made = answered(kind)
     made.reveal(kind[3])

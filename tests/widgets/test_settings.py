@@ -68,3 +68,13 @@ def test_rank_and_alpha_rest_while_everything_trains():
     assert settings.rank.disabled and settings.alpha.disabled
     settings.method.value = "lora"
     assert not settings.rank.disabled and not settings.alpha.disabled
+
+
+def test_a_slider_that_rests_has_a_handle_that_is_not_white_and_takes_its_own_again():
+    settings = Settings(RUN)
+    settings.rest_when_full()
+    for method, seen in (("full", True), ("lora", False)):
+        settings.method.value = method
+        for slider in (settings.rank, settings.alpha):
+            assert slider.disabled == seen
+            assert bool(slider.style.handle_color) == seen
