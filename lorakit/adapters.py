@@ -7,7 +7,6 @@ The tensors are unscaled, so a config that lost its alpha is another adapter. A 
 what does not fit leaves a model that answers, only worse; this one names it and stops.
 """
 
-import math
 import os
 import warnings
 from collections import Counter
@@ -28,12 +27,14 @@ from lorakit.adapter_file import (
     keys,
     listing,
     opened,
+    read_values,
     reason,
     write_adapter_file,
 )
 from lorakit.files import replacing, settle, write_json
 from lorakit.fingerprint import OtherPrecision, UnknownBase, fingerprint_of
-from lorakit.lora import ALL_LINEAR, LoRAConfig, LoRALinear, inject, lora_layers, target_layers
+from lorakit.lora import ALL_LINEAR, LoRAConfig, LoRALinear, adapt, lora_layers, target_layers
+from lorakit.merging import is_finite
 from lorakit.qlora import quantized_form
 
 EARLIER = "base_fingerprint.json"  # what older versions wrote besides; it may be written over
@@ -54,7 +55,7 @@ def save_adapter(
     config = _config_of(layers, "save")
     tensors = {key: p.detach().float().cpu().contiguous() for key, p in keyed(layers).items()}
     for key, tensor in tensors.items():
-        if not _is_finite(tensor):
+        if not is_finite(tensor):
             raise ValueError(f"{key} is not finite: load an earlier adapter, or train again")
     if not allow_zero and not any(layer.B.any() for layer in layers.values()):
         raise ValueError(
@@ -91,15 +92,15 @@ def load_adapter(
     for name in (CONFIG, WEIGHTS):
         _check_stays(folder, name)
     config = read_adapter_config(folder, model)
-    layers = _layers(model, config)
+    carried = dict(lora_layers(model))
+    layers = _layers(model, carried, config)
     tensors, told = _read_tensors(folder, _shapes(layers, config))
     if not allow_other_base:
         _check_base(folder, told.get(FINGERPRINT), fingerprint_of(model))
         _check_precision(folder, told.get(QUANTIZED), quantized_form(model))
-    carried = dict(lora_layers(model))
     if not carried:
         factors = {name: (tensors[A], tensors[B]) for name in layers for A, B in [keys(name)]}
-        inject(model, config, factors=factors)
+        adapt(model, layers, config, factors=factors)
         return config
     with torch.no_grad():
         for key, parameter in keyed(carried).items():
@@ -146,11 +147,6 @@ def _check_precision(folder: Path, trained_over: str | None, here: str | None) -
         )
 
 
-def _is_finite(tensor: Tensor) -> bool:
-    # A maximum passes on what is not finite: ten times as quick as asking every number.
-    return math.isfinite(tensor.abs().max().item())
-
-
 def _config_of(layers: Mapping[str, LoRALinear], verb: str) -> LoRAConfig:
     """The one config of adapters that are there and not merged.
 
@@ -184,9 +180,10 @@ def _config_of(layers: Mapping[str, LoRALinear], verb: str) -> LoRAConfig:
     )
 
 
-def _layers(model: nn.Module, config: LoRAConfig) -> dict[str, nn.Linear]:
+def _layers(
+    model: nn.Module, present: Mapping[str, LoRALinear], config: LoRAConfig
+) -> dict[str, nn.Linear]:
     """The base's layers that an adapter of `config` belongs to, whether they have one or not."""
-    present = dict(lora_layers(model))
     if not present:
         return target_layers(model, config.targets)
     own = _config_of(present, "load")
@@ -240,9 +237,10 @@ def _read_tensors(
                 raise ValueError(
                     f"{path}: {key} is {found[key][0]}, this model and r={rank} need {shape}"
                 )
-        tensors = {key: file.get_tensor(key).float() for key in shapes}
         told = file.metadata() or {}
+    values = read_values(path)
+    tensors = {key: values[key].float() for key in shapes}
     for key, tensor in tensors.items():
-        if not _is_finite(tensor):
+        if not is_finite(tensor):
             raise ValueError(f"{path}: {key} is not finite; load an earlier adapter")
     return tensors, told

@@ -116,8 +116,9 @@ def target_layers(model: nn.Module, targets: tuple[str, ...] | str) -> dict[str,
     Raises ValueError for a target that matches no linear layer (with the nearest names), or that
     names a layer whose weight another module shares.
     """
-    linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-    tied = _tied(model)
+    modules = dict(model.named_modules())
+    linear = {name: m for name, m in modules.items() if isinstance(m, nn.Linear)}
+    tied = _tied(modules)
     if targets == ALL_LINEAR:
         head = getattr(model, "get_output_embeddings", lambda: None)()
         layers = {name: m for name, m in linear.items() if m is not head and name not in tied}
@@ -139,12 +140,13 @@ def target_layers(model: nn.Module, targets: tuple[str, ...] | str) -> dict[str,
     return {name: m for name, m in linear.items() if name in chosen}
 
 
-def _tied(model: nn.Module) -> dict[str, str]:
+def _tied(modules: Mapping[str, nn.Module]) -> dict[str, str]:
     """The modules that share a parameter with another one, by path, and that other's path."""
     holders: dict[int, list[str]] = {}
-    for name, module in model.named_modules():
-        for p in module.parameters(recurse=False):
-            holders.setdefault(id(p), []).append(name)
+    for name, module in modules.items():
+        for p in module._parameters.values():  # its own alone, those of its children are theirs
+            if p is not None:
+                holders.setdefault(id(p), []).append(name)
     shared = [names for names in holders.values() if len(names) > 1]
     return {name: names[names[0] == name] for names in shared for name in names}
 
@@ -184,7 +186,20 @@ def inject(
             f"model already has {len(present)} adapters of {other}, asked for {config}: "
             "merge_and_unload(model) folds them in, remove(model) takes them off"
         )
-    layers = target_layers(model, config.targets)
+    return adapt(model, target_layers(model, config.targets), config, generator, factors)
+
+
+def adapt(
+    model: nn.Module,
+    layers: Mapping[str, nn.Linear],
+    config: LoRAConfig,
+    generator: torch.Generator | None = None,
+    factors: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+) -> list[str]:
+    """The change that `inject` makes, to a model without adapters whose target layers are known.
+
+    Raises ValueError, the model untouched, for a pattern that matches none of `layers`.
+    """
     for pattern, _ in (*config.rank_pattern, *config.alpha_pattern):
         if not any(matches(pattern, name) for name in layers):
             raise ValueError(
@@ -192,7 +207,17 @@ def inject(
                 f"targeted layers (first: {next(iter(layers))})"
             )
     freeze(model)
+    adapted = {}
     for name, layer in layers.items():
         start = None if factors is None else factors[name]
-        model.set_submodule(name, LoRALinear(layer, config.at(name), generator, start))
+        adapted[name] = LoRALinear(layer, config.at(name), generator, start)
+    put(model, adapted)
     return list(layers)
+
+
+def put(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """Make each of `layers` stand at its path, in place of what stands there."""
+    modules = dict(model.named_modules())
+    for path, layer in layers.items():
+        parent, _, name = path.rpartition(".")
+        setattr(modules[parent], name, layer)

@@ -7,16 +7,17 @@ W - delta would not restore W: adding rounds, even in float32, and rounding is n
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lorakit.fingerprint import remember_file
-from lorakit.lora import LoRALinear, lora_layers
+from lorakit.lora import LoRALinear, lora_layers, put
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -24,8 +25,7 @@ Model = TypeVar("Model", bound=nn.Module)
 def remove(model: nn.Module) -> list[str]:
     """Take every adapter off: the original layers come back, frozen as they were."""
     layers = _unmerged(model, "remove")
-    for name, layer in layers:
-        model.set_submodule(name, layer.base)
+    put(model, {name: layer.base for name, layer in layers})
     return [name for name, _ in layers]
 
 
@@ -36,16 +36,21 @@ def merge(model: nn.Module) -> list[str]:
     adapted weights. Raises ValueError, nothing changed, as `mergeable` does; after any other error,
     as of memory, and after Ctrl-C nothing is merged either.
     """
-    layers = mergeable(model)
+    layers = _unmerged(model, "merge")
+    for name, layer in layers:
+        _check_plain(name, layer)
     try:
-        for _, layer in layers:
+        for name, layer in layers:
             W = layer.merged_weight()
+            # Looked at while it is in the cache; to look at W before would be a pass over memory.
+            if not is_finite(W):
+                _check_range(name, layer, W.dtype)  # says which of W, delta and sum is not
             layer.original = layer.base.weight.data  # first: from here on it can be put back
             layer.base.weight.data = W
+        return [name for name, _ in layers]
     except BaseException:  # Ctrl-C, too: of a half merged model nothing could be asked any more
         _restore(layers)
         raise
-    return [name for name, _ in layers]
 
 
 def unmerge(model: nn.Module) -> list[str]:
@@ -72,14 +77,23 @@ def merge_and_unload(
     """Fold every delta into its weight for good, one layer at a time; plain, frozen layers stay.
 
     Needs memory for one layer more at a time. `progress` is told each layer's path. Raises
-    ValueError, nothing changed, as `mergeable` does.
+    ValueError, nothing changed, as `mergeable` does. After any other error, and after Ctrl-C, each
+    layer is either merged and plain or adapted as it was: the model answers as before, its weights
+    are no longer their file's, and the same call goes on with the rest.
     """
     layers = mergeable(model)
     remember_file(model, None)
-    for name, layer in layers:
-        layer.base.weight.data = layer.merged_weight()
-        model.set_submodule(name, layer.base)
-        progress(name)
+    try:
+        for name, layer in layers:
+            W = layer.merged_weight()
+            layer.original = layer.base.weight.data  # until the layer stands alone
+            layer.base.weight.data = W
+            model.set_submodule(name, layer.base)
+            layer.original = None
+            progress(name)
+    except BaseException:
+        _restore(lora_layers(model))  # of one that still stands beside its adapter
+        raise
     return [name for name, _ in layers]
 
 
@@ -92,14 +106,17 @@ def mergeable(model: nn.Module, dtype: torch.dtype | None = None) -> list[tuple[
     """
     layers = _unmerged(model, "merge")
     for name, layer in layers:
-        W = layer.base.weight
-        if not isinstance(W, nn.Parameter):
-            raise ValueError(
-                f"cannot merge: the base of {name} is quantised, its weight made anew at each use; "
-                "load the adapter onto the original base and merge there, or dequantize_(model)"
-            )
-        _check_range(name, layer, dtype or W.dtype)
+        _check_plain(name, layer)
+        _check_range(name, layer, dtype or layer.base.weight.dtype)
     return layers
+
+
+def _check_plain(name: str, layer: LoRALinear) -> None:
+    if not isinstance(layer.base.weight, nn.Parameter):
+        raise ValueError(
+            f"cannot merge: the base of {name} is quantised, its weight made anew at each use; "
+            "load the adapter onto the original base and merge there, or dequantize_(model)"
+        )
 
 
 @torch.no_grad()
@@ -123,6 +140,12 @@ def _check_range(name: str, layer: LoRALinear, dtype: torch.dtype) -> None:
             f"{str(dtype).removeprefix('torch.')} ends; merge in a dtype of wider range, or keep "
             "the adapter"
         )
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers are. A sum passes on what is not, and is far quicker than asking each."""
+    whole = tensor.sum(dtype=torch.promote_types(tensor.dtype, torch.float32)).item()
+    return math.isfinite(whole) or bool(tensor.isfinite().all())  # finite ones may sum to infinity
 
 
 @contextmanager

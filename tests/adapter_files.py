@@ -2,11 +2,15 @@
 
 import dataclasses
 import json
+from collections import Counter
 from contextlib import contextmanager
 
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
+
+from lorakit.adapter_file import AdapterFile
 
 
 def hugging_face(model) -> transformers.LlamaForCausalLM:
@@ -29,6 +33,18 @@ def edit_config(folder, **changes) -> None:
 
 def contents(folder) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def parts(path) -> AdapterFile:
+    """What is in a file, asked of its tensors."""
+    found: dict[str, Counter] = {"lora_A": Counter(), "lora_B": Counter(), "beside": Counter()}
+    for key, tensor in load_file(path).items():
+        *_, name, part = key.removesuffix(".weight").split(".")
+        part, name = (part, name) if part in found else ("beside", part)
+        found[part][name] += tensor.nbytes
+    header = 8 + int.from_bytes(path.read_bytes()[:8], "little")
+    A, B, beside = found.values()
+    return AdapterFile(header=header, A=A, B=B, beside=beside)
 
 
 @contextmanager

@@ -513,6 +513,20 @@ def test_a_tensor_that_does_not_fit_is_named(model, folder, perturb, damage, mes
         load_adapter(model, folder)
 
 
+def test_large_numbers_that_sum_to_infinity_are_loaded(model, folder):
+    rewrite(folder, lambda t: t[KEY.format("A")].fill_(3e38))
+    load_adapter(model, folder)
+    assert (lora_layers(model)[0][1].A == 3e38).all()
+
+
+def test_loaded_adapters_share_no_memory(model, folder):
+    """They are read as one piece, which would be kept whole by the last of them."""
+    load_adapter(model, folder)
+    factors = [p for _, layer in lora_layers(model) for p in (layer.A, layer.B)]
+    assert len({p.untyped_storage().data_ptr() for p in factors}) == len(factors)
+    assert all(p.untyped_storage().nbytes() == p.nbytes for p in factors)
+
+
 def test_a_pickle_is_refused_with_the_reason_and_the_way_out(model, folder):
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     with refused(model, r"adapter_model\.bin, a pickle, which can run any code.*save_pretrained"):
@@ -595,6 +609,17 @@ def test_a_damaged_file_is_refused(model, folder, perturb, damage, carries):
     path.write_bytes(damage(path.read_bytes()))
     with refused(model, r"adapter_model\.safetensors (is damaged: |lacks )"):
         load_adapter(model, folder)
+
+
+def test_a_header_may_tell_of_the_tensors_in_any_order(model, folder):
+    path = folder / "adapter_model.safetensors"
+    stored = {key: t.clone() for key, t in load_file(path).items()}  # not mapped from the file
+    turned = with_header(path.read_bytes(), lambda f: json.dumps(dict(reversed(f.items()))))
+    path.write_bytes(turned)
+    load_adapter(model, folder)
+    layer = model.model.layers[0].self_attn.q_proj
+    assert torch.equal(layer.A, stored[KEY.format("A")])
+    assert torch.equal(layer.B, stored[KEY.format("B")])
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])

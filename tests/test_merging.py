@@ -1,7 +1,9 @@
 """Merged = adapted, unmerged = untouched, and nothing happens twice."""
 
+import copy
 import dataclasses
 import math
+import sys
 
 import pytest
 import torch
@@ -77,6 +79,60 @@ def test_a_merge_that_breaks_off_has_merged_nothing(model, tokens, perturb, monk
     assert_same_weights(model, before)
 
 
+def interrupted_at(call, line: int) -> bool:
+    """Whether Ctrl-C fell into `call`, at this line of all that it runs in what changes a model."""
+    seen = 0
+
+    def watch(frame, event, arg):
+        nonlocal seen
+        place = frame.f_code
+        if not place.co_filename.endswith("lorakit/merging.py") and (
+            place.co_name not in ("set_submodule", "__setattr__")
+        ):
+            return None
+        seen += event == "line"
+        if event == "line" and seen == line:
+            raise KeyboardInterrupt
+        return watch
+
+    before = sys.gettrace()
+    sys.settrace(watch)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@each_fold
+def test_ctrl_c_at_any_line_leaves_each_layer_merged_or_as_it_was(model, tokens, perturb, fold):
+    names = inject(model, LoRAConfig(rank=2, targets=("v_proj",)))
+    perturb(model)
+    whole, adapted = copy.deepcopy(model), model(tokens)
+    fold(whole)
+    states, line, broken = set(), 0, True
+    while broken:
+        line += 1
+        other = copy.deepcopy(model)
+        broken = interrupted_at(lambda other=other: fold(other), line)
+        here = dict(lora_layers(other))
+        states.add(tuple(name in here for name in names))
+        assert not broken or not any(layer.merged for layer in here.values())
+        for name in names:
+            expected = model if name in here and broken else whole
+            W, wanted = (net.get_submodule(name) for net in (other, expected))
+            assert_same_weights(W, weights(wanted))
+        torch.testing.assert_close(other(tokens), adapted)
+        if broken and here:
+            fold(other)
+        assert_same_weights(other, weights(whole))
+    assert line > 50
+    some = {(False, True), (False, False)} if fold is merge_and_unload else set()
+    assert states == {(True, True), *some}
+
+
 def test_merging_twice_is_refused_and_adds_once(model, perturb):
     inject(model, CONFIG)
     perturb(model)
@@ -138,6 +194,17 @@ def test_a_base_that_is_not_finite_is_refused_by_name_and_nothing_changes(
     after = weights(model)
     assert after.keys() == before.keys()
     assert all(torch.equal(after[n].nan_to_num(), before[n].nan_to_num()) for n in before)
+
+
+@each_fold
+def test_large_numbers_that_sum_to_infinity_are_finite(model, perturb, fold):
+    inject(model, CONFIG)
+    perturb(model)
+    _, layer = lora_layers(model)[-1]
+    layer.base.weight.data.fill_(1e38)
+    assert not layer.base.weight.sum().isfinite()
+    fold(model)
+    assert (layer.base.weight == 1e38).all()
 
 
 def test_a_base_that_the_wanted_dtype_does_not_reach_is_told_from_the_sum(model, perturb):

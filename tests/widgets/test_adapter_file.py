@@ -1,9 +1,10 @@
 """The parts of an adapter's file: those of the file itself, and it grows where a tick says so."""
 
 import pytest
+from adapter_files import parts
 from explorables import look
 
-from lorakit.adapter_file import adapter_file, read_adapter_file
+from lorakit.adapter_file import adapter_file
 from lorakit.adapters import save_adapter
 from lorakit.counts import count
 from lorakit.fingerprint import remember_file
@@ -34,7 +35,7 @@ def test_what_is_drawn_is_what_a_real_file_holds(explorer, tmp_path, rank, targe
     remember_file(model, "0123456789abcdef")
     inject(model, LoRAConfig(rank=rank, targets=targets))
     path = save_adapter(model, tmp_path / "adapter", allow_zero=True) / "adapter_model.safetensors"
-    real = read_adapter_file(path)
+    real = parts(path)
     expected = [*(real.A[name] + real.B[name] for name in real.A), real.header]
     drawn = dict(zip([t.get_text() for t in explorer.picture.axes.get_yticklabels()],
                      shown_bytes(explorer), strict=True))  # fmt: skip
