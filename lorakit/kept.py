@@ -70,4 +70,5 @@ def held(folder: Path | None) -> str:
         return (
             f"{folder} holds a checkpoint after {steps} steps: lorakit finetune --resume {folder}"
         )
-    return f"{folder} holds no step of it" + (" yet" if parallel.rank() else ": start it again")
+    unless = "unless rank 0 is still writing" if parallel.rank() else "start it again"
+    return f"{folder} holds no step of it: {unless}"

@@ -11,6 +11,7 @@ in one process alone every function does nothing. Rank 0 alone writes, prints an
 
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -20,8 +21,10 @@ from functools import cache
 from itertools import count
 from typing import Any
 from warnings import catch_warnings, simplefilter
+from weakref import WeakSet
 
 import torch
+import torch.distributed as dist  # comes with torch itself
 from torch import Tensor, nn
 
 from lorakit.device import VARIABLE, pick_device
@@ -31,6 +34,7 @@ PATIENCE = timedelta(hours=6)  # with one that lives and is busy, such as rank 0
 SIGNS = ("gloo", "nccl", "connection", "timed out", "processgroup")  # of one that is gone
 
 _openings = count()
+_replicas: WeakSet[Any] = WeakSet()  # those of the open group
 _ending = threading.Event()  # torchrun has told this process to end: another one is gone
 
 
@@ -74,8 +78,6 @@ def group() -> Iterator[None]:
     far as `anywhere` is asked. Raises ValueError for a process without a GPU of its own, and Lost
     if another does not come.
     """
-    import torch.distributed as dist
-
     if size() == 1 or dist.is_initialized():
         yield
         return
@@ -89,6 +91,11 @@ def group() -> Iterator[None]:
         with _told_to_end():
             yield
     finally:
+        # A reducer that outlives the group, in an error's frames say, would free it with Python's
+        # lock in hand, and wait for threads of the group that wait for the lock.
+        for wrapped in _replicas:
+            wrapped.reducer = wrapped.logger = None
+        _replicas.clear()
         dist.destroy_process_group()
 
 
@@ -115,8 +122,6 @@ def _take_gpu() -> bool:
 @cache
 def _store() -> Any:
     """Where the processes find each other; one for all groups, which follow one another."""
-    import torch.distributed as dist
-
     return next(dist.rendezvous("env://", timeout=MEETING))[0]
 
 
@@ -130,8 +135,12 @@ def _told_to_end() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, lambda number, frame: _ending.set())
     try:
         yield
-    finally:
+    except Lost:
+        raise  # and SIGTERM, which follows, leaves the time to say so
+    except BaseException:
         signal.signal(signal.SIGTERM, before)
+        raise
+    signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -142,9 +151,10 @@ def noticing(where: str) -> Iterator[None]:
     except RuntimeError as error:
         if size() == 1 or not any(sign in str(error).lower() for sign in SIGNS):
             raise
+        reason = re.sub(r"^\[\S+\.cc:\d+\] ", "", str(error).splitlines()[0]).split(". ")[0]
         raise Lost(
-            f"process {rank()} of {size()} (from 0) noticed {where} that another is gone or "
-            f"hangs: the run ends here ({str(error).splitlines()[0][:200]})"
+            f"rank {rank()} of {size()} found {where} that another process is gone or hangs "
+            f"({reason}): the run ends here"
         ) from error
 
 
@@ -169,8 +179,6 @@ def replica(model: nn.Module) -> nn.Module:
 
     Its `no_sync()` lets a backward keep its gradients to itself. Raises ValueError outside `group`.
     """
-    import torch.distributed as dist
-
     if size() == 1:
         return model
     if not dist.is_initialized():
@@ -180,18 +188,18 @@ def replica(model: nn.Module) -> nn.Module:
         )
     with noticing("before the first step"), catch_warnings():
         simplefilter("ignore", FutureWarning)  # a new name for `broadcast_buffers`
-        return nn.parallel.DistributedDataParallel(
+        wrapped = nn.parallel.DistributedDataParallel(
             _Spared(model),
             broadcast_buffers=False,  # training changes none
             find_unused_parameters=True,
             gradient_as_bucket_view=True,
         )
+    _replicas.add(wrapped)
+    return wrapped
 
 
 def average(value: Tensor) -> Tensor:
     """The mean of the processes' values, the same on all; alone, `value` itself."""
-    import torch.distributed as dist
-
     if size() == 1:
         return value
     total = value.float()
@@ -201,8 +209,6 @@ def average(value: Tensor) -> Tensor:
 
 def anywhere(asked: Callable[[], bool]) -> bool:
     """Whether `asked` is true on any process, or one was told to end: the same on all."""
-    import torch.distributed as dist
-
     if size() == 1:
         return asked()
     flag = torch.tensor(int(heeding(asked)()))
@@ -217,8 +223,6 @@ def heeding(stop: Callable[[], bool]) -> Callable[[], bool]:
 
 def told(compute: Callable[[], Any]) -> Any:
     """What rank 0 computes, something that JSON can say, on every rank; the others wait."""
-    import torch.distributed as dist
-
     if size() == 1:
         return compute()
     text = json.dumps(compute()).encode() if rank() == 0 else b""

@@ -83,7 +83,8 @@ class Training:
                 parallel.noticing(f"in step {number}"),
                 torch.random.fork_rng([device] if device.type == "cuda" else []),
             ):
-                torch.manual_seed(self.config.seed * 1_000_003 + number + (parallel.rank() << 40))
+                own = parallel.rank() * 982_451_653  # of a seed, a CPU reads 32 bits alone
+                torch.manual_seed(self.config.seed * 1_000_003 + number + own)
                 loss, grad_norm = step(
                     self.replica,
                     self.optimizer,

@@ -90,10 +90,10 @@ def finetune(
             )
             folder = out or unused_folder(Path("runs") / f"{Path(task).stem}-{method}")
             result = experiment.finetune(run, out=folder, stop=stop, report=report)
-        if parallel.rank() == 0:
-            save_pictures(result, folder)
-    if parallel.rank() == 0:
-        show_result(result, folder, as_json)
+        if parallel.rank():  # rank 0 shows it, and says how it ended
+            return
+        save_pictures(result, folder)
+    show_result(result, folder, as_json)
     if stop() or len(result.history.steps) < result.run.steps:  # another process may have asked
         raise typer.Exit(INTERRUPTED)
 
