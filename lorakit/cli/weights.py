@@ -10,6 +10,7 @@ from rich.filesize import decimal
 from lorakit import experiment, parallel
 from lorakit.adapters import load_adapter
 from lorakit.checkpoint import SMOLLM2, load_base
+from lorakit.cli import folding
 from lorakit.cli.options import (
     ADAPTER,
     Accumulation,
@@ -26,7 +27,6 @@ from lorakit.console import (
     INTERRUPTED,
     save_pictures,
     say,
-    show,
     show_json,
     show_result,
     stop_on_interrupt,
@@ -37,10 +37,14 @@ from lorakit.device import pick_device
 from lorakit.generation import stream
 from lorakit.hf_folder import save_folder
 from lorakit.lora import ALL_LINEAR
-from lorakit.merge_cost import merge_cost, share
+from lorakit.merge_cost import merge_cost
 from lorakit.merging import merge_and_unload
+from lorakit.model import Llama
+from lorakit.qlora import dequantize_, quantize_
+from lorakit.qlora_merge import ALL_PLACES, merge_errors
 from lorakit.run import RATES, Run
 from lorakit.tasks import TASKS
+from lorakit.text import Tokenizer
 from lorakit.untie import untie
 
 Rate = Annotated[float | None, typer.Option(help="Learning rate.", show_default=RATES)]
@@ -128,6 +132,11 @@ def merge(
     untied: Annotated[
         bool, typer.Option("--untie", help="Give a tied head weights of its own, to be adapted.")
     ] = False,
+    dequantised: Annotated[
+        bool,
+        typer.Option("--dequantised", help="Into the base as a QLoRA run had it, made plain."),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell all, write nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Fold an adapter into its base: one plain model, as fast as the base, as large as the base."""
@@ -135,41 +144,46 @@ def merge(
         raise ValueError(f"{out} is there already: name a new folder")
     if dtype not in MERGED:
         raise ValueError(f"dtype must be {' or '.join(MERGED)}, got {dtype!r}")
-    model, tokenizer = load_base(base, dtype=getattr(torch, dtype), progress=say)
-    if untied:
-        untie(model)
+    form = folding.trained_over(adapter) if dequantised else None
+
+    def loaded(kind: torch.dtype) -> tuple[Llama, Tokenizer]:
+        found = load_base(base, dtype=kind, progress=say)
+        if untied:
+            untie(found[0])
+        return found
+
+    wanted = getattr(torch, dtype)
+    model, tokenizer = loaded(wanted if form is None else torch.float32)
+    if form is not None:
+        quantize_(model, **form)
+        model.to(wanted)
     load_adapter(model, adapter)
     model.eval()
+    tokens = torch.tensor([tokenizer.encode(tokenizer.prompt("What does a merge change?"))])
+    with torch.no_grad():
+        adapted = model(tokens)
+    errors = {}
+    if form is not None:
+        errors = merge_errors(model, loaded(wanted)[0], tokens, ALL_PLACES)
+        dequantize_(model)
     cost = merge_cost(model)
     if cost.loss > LOST:
         say(
             f"note: {cost.summary}: the merged model is not the one that was trained; merge with "
             "--dtype float32, or keep the adapter beside its base (lorakit generate --adapter)"
         )
-    tokens = torch.tensor([tokenizer.encode(tokenizer.prompt("What does a merge change?"))])
     with torch.no_grad():
-        adapted = model(tokens)
-        layers = merge_and_unload(model)
+        merge_and_unload(model)
         change = ((model(tokens) - adapted).abs().max() / adapted.abs().max()).item()
-    told = {
-        "layers": len(layers),
-        "dtype": cost.dtype,
-        "lost": cost.loss,
-        "worst": {"layer": cost.worst.layer, "lost": cost.worst.loss},
-        "unchanged": cost.unchanged,
-        "change": change,
-    }
+    told = folding.facts(cost, change, errors)
     if not as_json:
-        show(
-            [
-                ("layers merged", str(len(layers))),
-                ("dtype", cost.dtype),
-                ("lost of the delta", f"{share(cost.loss)} (median of the layers)"),
-                ("lost at worst", f"{share(cost.worst.loss)} ({cost.worst.layer})"),
-                ("entries unchanged", share(cost.unchanged)),
-                ("largest change of a logit", f"{change:.1e} of the largest logit"),
-            ]
-        )
+        folding.show_facts(cost, change, errors, each=dry_run)
+    if dry_run:
+        size = sum(p.nbytes for p in model.parameters())
+        if as_json:
+            show_json(told | {"bytes": size, "folder": str(out), "written": False})
+        say(f"would write {decimal(size)} of weights and a tokenizer to {out}; nothing is written")
+        return
     save_folder(model, tokenizer, out)
     size = sum(file.stat().st_size for file in out.iterdir())
     if as_json:
