@@ -44,11 +44,17 @@ suite:
 slow:
 	$(PY) -m pytest tests/slow
 
+# In a copy, so that nothing that somebody has answered here is stored with a page.
+PAGES = .venv/pages/notebooks
 notebooks: ## run every notebook and store its outputs
 	@sh bootstrap.sh test
+	rm -rf $(PAGES)
+	mkdir -p $(PAGES)
+	cp notebooks/*.ipynb $(PAGES)
 	$(PY) -m jupyter nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.record_timing=False \
-		notebooks/*.ipynb
+		$(PAGES)/*.ipynb
+	cp $(PAGES)/*.ipynb notebooks
 
 clean: ## remove the environment; the next command makes it anew
 	rm -rf .venv

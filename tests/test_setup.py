@@ -134,6 +134,40 @@ def test_a_slow_test_that_fails_fails_test_all_alone(machine):
     assert machine.make("test", BREAK="pytest tests/slow").returncode == 0
 
 
+@pytest.fixture
+def lesson(machine) -> Path:
+    """A page and an answer beside it, and a Python that says what it finds beside a page it runs.
+
+    Asked to BREAK, it spoils the page and fails.
+    """
+    machine.make("test")
+    pages = machine.clone / "notebooks"
+    pages.mkdir()
+    (pages / "00.ipynb").write_text("stored\n")
+    (pages / ".lorakit-answers.json").write_text("{}")
+    python = machine.clone / ".venv" / "bin" / "python"
+    runs = (
+        'for page; do :; done; cd "$(dirname "$page")"; echo * .l* >> "$DIARY"; echo run > 00.ipynb'
+    )
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in *nbconvert*) {runs}; exit "${{BREAK:-0}}" ;; esac\n'
+    )
+    return pages
+
+
+def test_notebooks_are_run_beside_no_answers_and_stored(machine, lesson):
+    for _ in range(2):
+        assert machine.make("notebooks").returncode == 0
+        assert machine.done() == ["00.ipynb .l*"]
+        assert (lesson / "00.ipynb").read_text() == "run\n"
+    assert (lesson / ".lorakit-answers.json").read_text() == "{}"
+
+
+def test_a_notebook_that_fails_leaves_all_as_they_were_stored(machine, lesson):
+    assert machine.make("notebooks", BREAK="1").returncode != 0
+    assert (lesson / "00.ipynb").read_text() == "stored\n"
+
+
 @pytest.mark.parametrize("there", [True, False], ids=["a browser", "no browser"])
 @pytest.mark.parametrize("debian", [True, False], ids=["apt-get", "no apt-get"])
 def test_the_gate_names_a_browser_and_installs_it_where_it_can(tmp_path, there, debian):
