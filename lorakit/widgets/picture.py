@@ -34,6 +34,7 @@ DARK_THEME = (
 )
 # matplotlib is not made for threads, and callbacks and a training run draw in threads of their own.
 DRAWING = threading.RLock()
+KEPT = 160  # of the 256 colours of a stored picture: a fill keeps its own, an edge may take another
 FRAMELESS = "only a drawing that begins with frame(ax, ...) can be blitted"
 
 
@@ -146,10 +147,27 @@ def stacked(pngs: Sequence[bytes]) -> bytes:
     for image in images:
         sheet.paste(image, (0, top))
         top += image.height
-    few = sheet.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     file = io.BytesIO()
-    few.save(file, "png", optimize=True)
+    packed(sheet).save(file, "png", optimize=True)
     return file.getvalue()
+
+
+def packed(image: Image.Image) -> Image.Image:
+    """An RGB image in 256 colours: those met most as they are, the others by the nearest."""
+    pixels = np.asarray(image)
+    codes = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
+    met, places, times = np.unique(codes.ravel(), return_inverse=True, return_counts=True)
+    colours = np.stack([met >> 16, met >> 8 & 255, met & 255], axis=1).astype(np.float32)
+    palette = colours
+    if len(met) > 256:
+        most = colours[np.argsort(-times, kind="stable")[:KEPT]]
+        rest = image.quantize(256 - KEPT, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        spread = np.array((rest.getpalette() or [])[: 3 * (256 - KEPT)], dtype=np.float32)
+        palette = np.concatenate([most, spread.reshape(-1, 3)])
+    off = (palette**2).sum(axis=1) - 2 * colours @ palette.T  # squared, less what all share
+    few = Image.fromarray(off.argmin(axis=1).astype(np.uint8)[places].reshape(pixels.shape[:2]))
+    few.putpalette(palette.astype(np.uint8).tobytes())
+    return few
 
 
 def _fixed(width: int, height: int) -> ipywidgets.Layout:

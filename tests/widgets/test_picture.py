@@ -9,7 +9,7 @@ import threading
 import pytest
 from PIL import Image, ImageChops
 
-from lorakit.widgets.picture import Picture, stacked
+from lorakit.widgets.picture import Picture, packed, stacked
 
 
 def line(picture: Picture, *heights: float) -> bytes:
@@ -119,14 +119,28 @@ def test_a_picture_never_drawn_carries_none(picture):
 
 def test_pictures_are_stacked_pixel_by_pixel_in_nearly_their_colours():
     pngs = [line(Picture(*shape, alt=""), 1, 2) for shape in ((300, 200), (200, 150))]
-    packed = Image.open(io.BytesIO(stacked(pngs)))
-    assert (packed.mode, packed.size) == ("P", (300, 350))
-    sheet = packed.convert("RGB")
+    sheet = Image.open(io.BytesIO(stacked(pngs)))
+    assert (sheet.mode, sheet.size) == ("P", (300, 350))
+    sheet = sheet.convert("RGB")
     assert sheet.getpixel((299, 349)) == (255, 255, 255)
     for data, box in zip(pngs, [(0, 0, 300, 200), (0, 200, 200, 350)], strict=True):
         one = Image.open(io.BytesIO(data)).convert("RGB")
         off = ImageChops.difference(sheet.crop(box), one).getextrema()
         assert max(most for _, most in off) < 16, "of 255, in any channel"
+
+
+def test_of_very_many_colours_fills_keep_theirs_and_the_rest_is_near():
+    image = Image.radial_gradient("L").convert("RGB")
+    image = Image.merge("RGB", [image.getchannel(0), *2 * [Image.linear_gradient("L")]])
+    fills = [(17, 34, 51), (250, 3, 120)]
+    for place, fill in enumerate(fills):
+        image.paste(fill, (0, 100 * place, 256, 100 * place + 40))
+    few = packed(image)
+    assert (few.mode, len(image.getcolors(1 << 24)) > 10_000) == ("P", True)
+    shown = few.convert("RGB")
+    assert [shown.getpixel((128, 100 * place + 20)) for place in range(2)] == fills
+    off = ImageChops.difference(shown, image).getextrema()
+    assert max(most for _, most in off) < 48, "of 255, in any channel"
 
 
 def test_drawing_never_loads_pyplot():
