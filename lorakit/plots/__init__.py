@@ -6,7 +6,7 @@ from lorakit.plots.files import draw_adapter_file
 from lorakit.plots.guesses import draw_guesses
 from lorakit.plots.matrices import draw_matrices, draw_share
 from lorakit.plots.memory import draw_memory
-from lorakit.plots.merge import draw_merge
+from lorakit.plots.merge import draw_merge, draw_merged
 from lorakit.plots.overlap import draw_overlap
 from lorakit.plots.quantize import draw_errors, draw_levels
 from lorakit.plots.shelf import draw_answer, draw_disk
@@ -38,6 +38,7 @@ __all__ = [
     "draw_matrices",
     "draw_memory",
     "draw_merge",
+    "draw_merged",
     "draw_overlap",
     "draw_pace",
     "draw_scores",

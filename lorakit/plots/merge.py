@@ -1,4 +1,4 @@
-"""What merging loses: every layer a dot, by how large its delta is beside its weight."""
+"""What merging loses: a dot a layer, by its delta beside its weight, or a bar a dtype."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from lorakit.merge_cost import MergeCost
-from lorakit.plots.style import COLORS, SMALL, dress, frame
+from lorakit.plots.style import COLORS, EDGE, LARGE, SMALL, dress, frame
 
 MARKERS = {"bfloat16": "^", "float16": "s", "float32": "o"}
 LOW, HIGH = 1e-8, 5.0  # of the share that is lost
@@ -55,6 +55,20 @@ def draw_merge(
             marker=MARKERS[name],
             markersize=8 if name == chosen else 5,
         )
+
+
+def draw_merged(ax: Axes, shares: Mapping[str, float], *, x: str) -> None:
+    """A bar a dtype, from nothing to all of it."""
+    with frame(ax, tuple(shares), x) as bare:
+        if bare:
+            ax.set_xlim(0, 1.12)
+            ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
+            ax.set_ylim(len(shares) - 0.5, -0.5)
+            ax.set_yticks(range(len(shares)), shares)
+            dress(ax, x=x)
+    for place, share in enumerate(shares.values()):
+        ax.barh(place, share, color=COLORS["lora"], edgecolor=EDGE, height=0.6)
+        ax.text(share + 0.01, place, f"{share:.1%}", va="center", fontsize=LARGE)
 
 
 def _color(name: str, chosen: str) -> str:

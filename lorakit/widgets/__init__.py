@@ -12,6 +12,7 @@ from lorakit.widgets.keeping import Keeping
 from lorakit.widgets.live_memory import LiveMemoryExplorer
 from lorakit.widgets.memory import MemoryExplorer
 from lorakit.widgets.merge import MergeExplorer
+from lorakit.widgets.merged import MergedExplorer
 from lorakit.widgets.overlap import OverlapExplorer
 from lorakit.widgets.pace import PaceExplorer
 from lorakit.widgets.parameters import ParametersExplorer
@@ -45,6 +46,7 @@ __all__ = [
     "LiveMemoryExplorer",
     "MemoryExplorer",
     "MergeExplorer",
+    "MergedExplorer",
     "Number",
     "OverlapExplorer",
     "PaceExplorer",

@@ -12,6 +12,7 @@ from lorakit.presets import PRESETS
 from lorakit.run import Run
 from lorakit.widgets.claim import ClaimExplorer
 from lorakit.widgets.memory import MemoryExplorer
+from lorakit.widgets.merged import MergedExplorer
 from lorakit.widgets.parameters import ParametersExplorer
 from lorakit.widgets.race import RaceExplorer
 from lorakit.widgets.scrubber import SweepExplorer
@@ -144,6 +145,17 @@ _ALL = [
         right=2,
         answer="So one keeps the base once, and an adapter for each task.",
         explorable=lambda: ClaimExplorer("H3", "smollm2"),
+    ),
+    Frame(
+        key="merge",
+        page="06",
+        question="SmolLM2's adapter of rank 8: its delta is half a hundredth as large as W. "
+        "Merged in bfloat16, how much of it is rounded away?",
+        options=("a hundredth, or less", "over a quarter", "over a half", "nearly all"),
+        right=1,
+        answer="bfloat16 has 8 bits for the digits of a number: small changes of W fall between "
+        "two of them. These answers hardly suffer; in 32 bits next to nothing is lost.",
+        explorable=MergedExplorer,
     ),
     Frame(
         key="deep",

@@ -1,10 +1,12 @@
 """How a stage looks on a page, and its keys: what the browser does by itself.
 
 Sizes are for a wall of 1280 x 720 pixels; a larger one enlarges everything, letters and pictures
-alike, by the same factor.
+alike, by the same factor. An explorable that is taller than the wall is shrunk until it fits.
 """
 
 WALL = 1280, 720
+PANE = 905  # pixels of the wall's width that an explorable has
+SMALLEST = 0.6  # below that letters could not be read: the rest is scrolled to
 
 STYLE = """<style>
 .stage { --jp-widgets-font-size: 14px; zoom: var(--stage-zoom, 1); overflow: hidden;
@@ -24,16 +26,17 @@ STYLE = """<style>
 .stage-option { padding: 4px 10px 8px; }
 .stage-bar { height: 16px; margin-top: 4px; }
 .stage-pane { display: none; }
-.stage-revealed .stage-pane { display: flex; flex: 0 0 905px; overflow: auto; }
+.stage-revealed .stage-pane { display: flex; flex: 0 0 PANEpx; overflow: auto; }
 .stage-pane > .widget-vbox, .stage-pane > .widget-vbox > * { flex: 0 0 auto; }
+.stage-pane > .widget-vbox { width: PANEpx; }
 .stage-revealed .stage-asked { --jp-widgets-font-size: 17px; --jp-widgets-inline-height: 30px; }
-.stage-revealed .stage-asked h2 { font-size: 22px; }
+.stage-revealed .stage-asked h2 { font-size: 22px; margin: 4px 0 8px; }
 .stage-revealed .stage-asked > .widget-hbox { margin-bottom: 4px; }
 .stage-revealed .stage-asked .widget-text { flex-basis: 92px; }
 .stage-revealed .stage-asked .widget-text label { width: 22px; }
 .stage-revealed .stage-asked .widget-html-content, .stage-revealed .stage-asked p {
     font-size: 18px; }
-</style>"""
+</style>""".replace("PANE", str(PANE))
 
 # PageUp and PageDown, which a presenter's clicker sends, turn frames wherever the focus is; arrows
 # are left to a slider or a field that has it.
@@ -50,6 +53,18 @@ function fit() {
 }
 fit();
 addEventListener("resize", fit, until);
+function shrink() {
+    const pane = document.querySelector(".stage-revealed .stage-pane");
+    const made = pane?.firstElementChild;
+    if (!made) return;
+    const now = Number(made.style.zoom) || 1;
+    const whole = made.getBoundingClientRect().height / now;
+    const most = pane.getBoundingClientRect().height / whole;
+    const zoom = Math.max(SMALLEST, Math.min(1, most));
+    if (Math.abs(zoom - now) > 0.005) made.style.zoom = zoom;
+}
+const shrinking = setInterval(shrink, 200);  // an explorable grows while it runs
+window.stageKeys.signal.addEventListener("abort", () => clearInterval(shrinking));
 const EVERYWHERE = {PageDown: ".stage-next", PageUp: ".stage-back"};
 const ARROWS = {ArrowRight: ".stage-next", ArrowLeft: ".stage-back"};
 const LETTERS = {r: ".stage-reveal", l: ".stage-revealed .stage-pane button.mod-primary"};
@@ -66,4 +81,6 @@ addEventListener("keydown", event => {
     event.stopPropagation();
     document.querySelector(key)?.click();
 }, until);
-""".replace("WIDTH", str(WALL[0])).replace("HEIGHT", str(WALL[1]))
+"""
+for name, number in {"WIDTH": WALL[0], "HEIGHT": WALL[1], "SMALLEST": SMALLEST}.items():
+    KEYS = KEYS.replace(name, str(number))

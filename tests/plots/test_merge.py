@@ -4,7 +4,7 @@ import pytest
 from drawings import texts
 
 from lorakit.merge_cost import LayerCost, MergeCost
-from lorakit.plots import COLORS, draw_merge
+from lorakit.plots import COLORS, draw_merge, draw_merged
 from lorakit.plots.style import frame_key
 
 SIZES = (1e-4, 1.0)
@@ -79,3 +79,10 @@ def test_other_sizes_move_the_dots_and_keep_the_frame(ax):
     assert ax.get_xlim() == SIZES
     draw_merge(ax, COSTS, "float16", sizes=SIZES)
     assert frame_key(ax) != key
+
+
+def test_merged_in_each_dtype_a_bar_is_as_long_as_its_share_and_says_it(ax):
+    draw_merged(ax, {"float32": 0.0, "bfloat16": 0.286}, x="lost")
+    assert [bar.get_width() for bar in ax.patches] == [0.0, 0.286]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["float32", "bfloat16"]
+    assert {"0.0%", "28.6%"} <= {*texts(ax)}

@@ -18,6 +18,11 @@ from lorakit.widgets.frames import FRAMES
 LONG = 120_000  # milliseconds: until the last explorable is made, on two busy cores
 ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/\?token=\w+")
 
+FITS = """() => [".stage-pane", ".stage-asked"].every(part => {
+    const box = document.querySelector(part);
+    return box.scrollHeight <= box.clientHeight + 1;
+})"""
+
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory) -> Iterator[str]:
@@ -80,6 +85,7 @@ def test_every_frame_is_stepped_to_and_revealed_by_keys_alone(stage):
         expect(stage.get_by_text(frame.answer)).to_be_visible()
         picture = stage.locator(".stage-pane img.figure").first
         expect(picture).to_be_visible(timeout=LONG)
+        stage.wait_for_function(FITS)  # all of it is on a wall of 1280 x 720
         stage.keyboard.press("PageDown")
     where(stage, len(FRAMES))
 
