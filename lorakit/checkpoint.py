@@ -22,7 +22,6 @@ from filelock import FileLock
 from safetensors import SafetensorError
 
 from lorakit.files import read_json, replacing, settle, write_json
-from lorakit.gguf_llama import read_gguf
 from lorakit.hf_folder import CONFIG, INDEX, build, load_folder, read_config, save_folder
 from lorakit.model import Llama, ModelConfig
 from lorakit.text import Tokenizer
@@ -154,6 +153,8 @@ def _converted(path: Path, progress: Progress) -> Path:
 
 
 def _convert(path: Path, folder: Path) -> None:
+    from lorakit.gguf_llama import read_gguf  # once for a file, and a fifth of importing the lab
+
     config, weights, tokenizer = read_gguf(path)
     model = build(config, weights, path)
     with replacing(folder) as fresh:

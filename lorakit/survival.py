@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
-import psutil
 import torch
 from torch import nn
 
@@ -91,6 +90,8 @@ def there(model: nn.Module) -> int:
         share = int(torch.cuda.get_per_process_memory_fraction(device) * total)
         others = torch.cuda.memory_allocated(device) - held
         return min(free + torch.cuda.memory_reserved(device), share) - others + CONTEXT
+    import psutil
+
     return psutil.virtual_memory().available + held
 
 

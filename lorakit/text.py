@@ -2,8 +2,7 @@
 
     prompt tokens + response tokens + end token      labels: -100 on the prompt and on padding
 
-The loss counts the response alone: a model is taught to answer, not to repeat the question. Knows
-no model and no training.
+The loss counts the response alone: answers are taught, not questions. Knows no model or training.
 """
 
 import hashlib
@@ -16,7 +15,6 @@ from typing import Any, Protocol
 
 import tokenizers
 import torch
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from torch import Tensor
 
 from lorakit.files import read_json, write_json
@@ -128,6 +126,8 @@ class Tokenizer:
 @lru_cache(maxsize=8)
 def _template(source: str):
     """A compiled chat template; the sandbox keeps a downloaded template from running code."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
 
     def refuse(message: str):

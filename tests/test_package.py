@@ -78,7 +78,7 @@ ROOMS = [
     {"anatomy", "bars", "cuts", "family", "grids", "trials"},
     {"real_model", "summary"},
     {"science"},
-    {"plots"},
+    {"plots", "public"},
     {"claims", "colab", "console", "doctor"},
     {"present"},
     {"widgets"},
@@ -108,16 +108,38 @@ def test_imports_point_one_way():
     files = [file for file in PACKAGE.rglob("*.py") if room_of(file) != "__init__"]
     assert {room_of(file) for file in files} == level.keys(), "a module and its room go together"
     edges = {(room_of(file), name) for file in files for name in imported(file)}
-    # What is no module is the public page, lorakit/__init__.py: above everything that it shows.
+    # What is no module is lorakit/__init__.py, which knows the public page: above everything.
     wrong = {(a, b) for a, b in edges if a != b and level.get(b, len(ROOMS)) >= level[a]}
     assert not wrong, "(importing, imported)"
 
 
 def test_importing_lorakit_needs_no_notebook_and_no_other_library_for_models():
     heavy = {"matplotlib", "IPython", "ipywidgets", "transformers", "peft"}
-    code = f"import sys, lorakit; print(*sorted({heavy} & sys.modules.keys()))"
+    code = f"import sys, lorakit; lorakit.Run; print(*sorted({heavy} & sys.modules.keys()))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []
+
+
+def test_a_name_is_loaded_when_it_is_asked_for():
+    code = """
+import sys, lorakit
+print("torch" in sys.modules, "numpy" in sys.modules)
+from lorakit.train import Training  # hangs the module lorakit.train into the package
+print(type(lorakit.train).__name__, type(lorakit.model).__name__, lorakit.Training is Training)
+from lorakit import presets, train
+print(lorakit.PRESETS is presets.PRESETS, train is lorakit.train)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["False"] * 2 + ["function", "module"] + ["True"] * 3
+    with pytest.raises(AttributeError, match="lorakit has no 'trian'"):
+        lorakit.trian  # noqa: B018
+
+
+def test_functions_named_like_modules_stand_before_them():
+    modules = {room_of(file) for file in PACKAGE.rglob("*.py")}
+    assert {*lorakit.__all__} & modules == lorakit.SHADOWING
+    assert all(callable(getattr(lorakit, name)) for name in lorakit.SHADOWING)
+    assert {*lorakit.__all__} <= {*dir(lorakit)}
 
 
 def test_the_public_names_are_there_once_each():

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import entry_points
 
+import pytest
 from command_line import lorakit_
 
-from lorakit.cli import main
+from lorakit.cli import COMMANDS, load, main
 
 
 def test_further_options_of_lab_go_to_jupyterlab(monkeypatch):
@@ -23,8 +25,20 @@ def test_further_options_of_present_go_to_voila(monkeypatch):
     assert heard == [["--port", "9999"]]
 
 
-def test_help_needs_no_drawing_and_no_notebook():
-    heavy = {"matplotlib", "IPython", "ipywidgets", "jupyter_client", "transformers", "peft"}
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_says_of_itself_what_the_list_says_of_it(name):
+    function = getattr(import_module(f"lorakit.cli.{COMMANDS[name].module}"), name)
+    assert " ".join(function.__doc__.split()) == COMMANDS[name].about
+    assert load(name).help == function.__doc__
+    assert "Usage: lorakit " + name in lorakit_(name, "--help").output.replace("root", "lorakit")
+
+
+def test_a_command_that_there_is_not_is_refused_by_name():
+    assert "No such command 'finetun'" in lorakit_("finetun", code=2).output
+
+
+def test_help_needs_no_pytorch_no_drawing_and_no_notebook():
+    heavy = {"torch", "numpy", "matplotlib", "IPython", "ipywidgets", "transformers", "peft"}
     code = (
         "import sys; from lorakit.cli import app; app(['--help'], standalone_mode=False); "
         f"print(*sorted({heavy} & sys.modules.keys()), file=sys.stderr)"
