@@ -41,7 +41,7 @@ from lorakit.merge_cost import merge_cost
 from lorakit.merging import merge_and_unload
 from lorakit.model import Llama
 from lorakit.qlora import dequantize_, quantize_
-from lorakit.qlora_merge import ALL_PLACES, merge_errors
+from lorakit.qlora_merge import ALL_PLACES, MergeError, merge_errors
 from lorakit.run import RATES, Run
 from lorakit.tasks import TASKS
 from lorakit.text import Tokenizer
@@ -162,9 +162,12 @@ def merge(
     tokens = torch.tensor([tokenizer.encode(tokenizer.prompt("What does a merge change?"))])
     with torch.no_grad():
         adapted = model(tokens)
-    errors = {}
+    errors: dict[str, MergeError] = {}
     if form is not None:
-        errors = merge_errors(model, loaded(wanted)[0], tokens, ALL_PLACES)
+        original, _ = loaded(wanted)
+        for place in ALL_PLACES:  # one by one: each is a whole model
+            errors |= merge_errors(model, original, tokens, (place,))
+        del original
         dequantize_(model)
     cost = merge_cost(model)
     if cost.loss > LOST:
