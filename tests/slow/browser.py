@@ -25,7 +25,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from playwright.sync_api import Error, Locator, Page, TimeoutError, expect
+from playwright.sync_api import ConsoleMessage, Error, Locator, Page, TimeoutError, expect
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 WAIT = 30  # for everything but notebooks, which may take longer
@@ -58,6 +58,10 @@ ERRORS = f"""() => {{ {PANEL}
     return panel.content.widgets.flatMap(cell => cell.model.outputs?.toJSON() ?? [])
         .filter(output => output.output_type === "error")
         .map(output => `${{output.ename}}: ${{output.evalue}}`);
+}}"""
+EXECUTE = f"""code => {{ {PANEL}
+    return panel.sessionContext.session.kernel.requestExecute({{code}}).done
+        .then(reply => reply.content.status === "ok" || Promise.reject(reply.content.evalue));
 }}"""
 # A promise of all cells would hold the page's answer back without a limit: note it down instead.
 RUN = f"""([command, cell]) => {{ {PANEL}
@@ -153,15 +157,21 @@ class Server:
 
 
 class Lab:
-    """A page of JupyterLab. `crashes` holds the errors that no script of the page caught."""
+    """A page of JupyterLab.
+
+    `crashes` holds the errors that no script of the page caught, `complaints` what scripts wrote to
+    the console as errors.
+    """
 
     def __init__(self, page: Page, server: Server, shots: Path):
         self.page, self.server, self.shots = page, server, shots
         self.crashes: list[str] = []
+        self.complaints: list[str] = []
         page.set_default_timeout(1000 * WAIT)
         page.add_init_script(ACCEPT_DIALOGS)
         page.on("dialog", lambda dialog: dialog.accept())  # leave without saving: yes
         page.on("pageerror", lambda error: self.crashes.append(str(error)))
+        page.on("console", self._hear)
 
     def open(self, path: Path) -> None:
         """Copy a notebook to the server and open it, in the light theme and with a new kernel.
@@ -208,6 +218,11 @@ class Lab:
         self.check()
         return cell
 
+    def execute(self, code: str) -> None:
+        """Have the kernel do something that no cell says, and wait for it."""
+        self.page.evaluate(EXECUTE, code)
+        self.wait_until_idle()
+
     def check(self) -> None:
         """Fail if a cell shows an error; an explorable's own line of errors counts too."""
         alerts = self.page.locator(".jp-OutputArea [role=alert]").all_inner_texts()
@@ -238,6 +253,10 @@ class Lab:
         path = self.shots / f"{name}.png"
         self.page.screenshot(path=path)
         return path
+
+    def _hear(self, said: ConsoleMessage) -> None:
+        if said.type == "error":
+            self.complaints.append(f"{said.text} ({said.location.get('url')})")
 
     def _execute(self, command: str, timeout: float, cell: int | None = None) -> None:
         self.page.evaluate(RUN, [command, cell])
@@ -334,13 +353,17 @@ class Cell:
         """A picture's address, which is another one after each change of its pixels."""
         return self.picture(number).get_attribute("src") or ""
 
-    def picture_text(self, number: int = 0) -> str:
+    def line(self, number: int = 0) -> Locator:
         """The line under a picture."""
-        return self._line(number).text_content() or ""  # also of a line that is out of sight
+        return self.picture(number).locator("xpath=following-sibling::*").last
+
+    def picture_text(self, number: int = 0) -> str:
+        """What the line under a picture says."""
+        return self.line(number).text_content() or ""  # also of a line that is out of sight
 
     def expect_picture_text(self, text: str, number: int = 0, *, timeout: float = WAIT) -> None:
         """Wait until the line under a picture is exactly that."""
-        expect(self._line(number)).to_have_text(text, timeout=1000 * timeout)
+        expect(self.line(number)).to_have_text(text, timeout=1000 * timeout)
 
     def picture_filter(self, number: int = 0) -> str:
         """The CSS filter that a picture is shown through; "none" without one."""
@@ -363,9 +386,6 @@ class Cell:
         yield
         self.wait_for_change(src, number, timeout=timeout)
         self.lab.wait_until_idle(timeout=timeout)
-
-    def _line(self, number: int) -> Locator:
-        return self.picture(number).locator("xpath=following-sibling::*").last
 
 
 @contextlib.contextmanager

@@ -11,9 +11,15 @@ def opened(lab: Lab, page: str) -> Lab:
     return lab
 
 
-def starts(cell: Cell) -> None:
+def starts(cell: Cell, told: str = "training: ", *, timeout: float = 60) -> None:
     cell.click("Start")
-    cell.expect_text("training: ", timeout=60)
+    cell.expect_text(told, timeout=timeout)
+
+
+def grows(cell: Cell, *, times: int = 2) -> None:
+    """The first picture is drawn again and again while a run is alive."""
+    for _ in range(times):
+        cell.wait_for_change(cell.picture_src(), timeout=60)
 
 
 def stops(cell: Cell) -> None:
@@ -69,6 +75,7 @@ def test_full_fine_tuning_is_mapped_billed_started_and_stopped(lab):
     moves(memory, "rank")
     trainer = lab.run("trainer = FinetuneExplorer(run)")
     starts(trainer)
+    grows(trainer)
     stops(trainer)
     lab.check()
 
