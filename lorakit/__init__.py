@@ -7,6 +7,7 @@ that only tells its options need not wait for PyTorch. Pictures and explorables 
 `lorakit.plots` and `lorakit.widgets`, which are not among it.
 """
 
+import gc
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -27,7 +28,7 @@ class _Page(ModuleType):
         if name not in SHADOWING and not name.startswith("_") and find_spec(f"lorakit.{name}"):
             return import_module(f"lorakit.{name}")
         if name == "__all__" or not name.startswith("_"):
-            public = import_module("lorakit.public")
+            public = _public()
             if name == "__all__":
                 return public.__all__
             if name in public.__all__:
@@ -42,6 +43,18 @@ class _Page(ModuleType):
 
     def __dir__(self) -> list[str]:
         return sorted({*vars(self), *self.__all__})
+
+
+def _public() -> ModuleType:
+    """The public page, with PyTorch and all else that it needs."""
+    # A full collection meanwhile would look through all of PyTorch, for half of the lab's own time.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return import_module("lorakit.public")
+    finally:
+        if collecting:
+            gc.enable()
 
 
 sys.modules[__name__].__class__ = _Page
