@@ -22,8 +22,9 @@ from lorakit.lora_config import ALL_LINEAR, LoRAConfig, matches
 class LoRALinear(nn.Module):
     """A frozen `base` layer with a trainable correction `scale * B @ A` beside it.
 
-    `config` is this layer's own. It starts afresh, A drawn and B zero, or from copies of `factors`,
-    A and B. `original` is its one state: None, or, while merged, the weight as it was before.
+    `config` is this layer's own. It starts afresh, A drawn and B zero, or from `factors`, A and B,
+    which become its own. `original` is its one state: None, or, while merged, the weight as it was
+    before.
     """
 
     original: Tensor | None
@@ -49,7 +50,7 @@ class LoRALinear(nn.Module):
             nn.init.kaiming_uniform_(A, a=math.sqrt(5), generator=generator)
             B = W.new_zeros(base.out_features, config.rank, dtype=dtype)
         else:
-            A, B = (factor.to(W.device, dtype, copy=True) for factor in factors)
+            A, B = (factor.to(W.device, dtype) for factor in factors)
         self.A, self.B = nn.Parameter(A), nn.Parameter(B)
         self.register_buffer("original", None, persistent=False)
 
@@ -173,7 +174,7 @@ def inject(
 
     The same call again changes no value. Raises ValueError, the model untouched, if it carries
     adapters of another config or a target matches nothing. `generator` draws the A matrices;
-    `factors`, by path, are A (rank, in) and B (out, rank) to start from instead.
+    `factors`, by path, are A (rank, in) and B (out, rank) to start from instead, copied.
     """
     if present := lora_layers(model):
         other = next((layer.config for n, layer in present if layer.config != config.at(n)), None)
@@ -186,7 +187,9 @@ def inject(
             f"model already has {len(present)} adapters of {other}, asked for {config}: "
             "merge_and_unload(model) folds them in, remove(model) takes them off"
         )
-    return adapt(model, target_layers(model, config.targets), config, generator, factors)
+    layers = target_layers(model, config.targets)
+    copies = factors and {name: (A.clone(), B.clone()) for name, (A, B) in factors.items()}
+    return adapt(model, layers, config, generator, copies)
 
 
 def adapt(
@@ -198,6 +201,7 @@ def adapt(
 ) -> list[str]:
     """The change that `inject` makes, to a model without adapters whose target layers are known.
 
+    `factors` become the layers' own, uncopied.
     Raises ValueError, the model untouched, for a pattern that matches none of `layers`.
     """
     for pattern, _ in (*config.rank_pattern, *config.alpha_pattern):
