@@ -12,8 +12,6 @@ in one process alone every function does nothing. Rank 0 alone writes, prints an
 import json
 import os
 import re
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -27,6 +25,7 @@ import torch
 import torch.distributed as dist  # comes with torch itself
 from torch import Tensor, nn
 
+from lorakit import ending
 from lorakit.device import VARIABLE, pick_device
 
 MEETING = timedelta(minutes=5)  # until all processes are there
@@ -35,7 +34,6 @@ SIGNS = ("gloo", "nccl", "connection", "timed out", "processgroup")  # of one th
 
 _openings = count()
 _replicas: WeakSet[Any] = WeakSet()  # those of the open group
-_ending = threading.Event()  # torchrun has told this process to end: another one is gone
 
 
 class Lost(ConnectionError):
@@ -81,15 +79,18 @@ def group() -> Iterator[None]:
     if size() == 1 or dist.is_initialized():
         yield
         return
-    backend = "cpu:gloo,cuda:nccl" if _take_gpu() else "gloo"
+    gpu = _take_gpu()
+    backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
     with noticing("as the run began"):
         store = dist.PrefixStore(f"lorakit/{next(_openings)}", _store())
         dist.init_process_group(
             backend, store=store, rank=rank(), world_size=size(), timeout=PATIENCE
         )
     try:
-        with _told_to_end():
+        with ending.heard(_break_off if gpu else None):
             yield
+            with noticing("at the end"):
+                anywhere(lambda: False)  # nobody closes while another still exchanges
     finally:
         # A reducer that outlives the group, in an error's frames say, would free it with Python's
         # lock in hand, and wait for threads of the group that wait for the lock.
@@ -125,22 +126,10 @@ def _store() -> Any:
     return next(dist.rendezvous("env://", timeout=MEETING))[0]
 
 
-@contextmanager
-def _told_to_end() -> Iterator[None]:
-    """Take SIGTERM, which torchrun sends when a process is gone, as a request to stop."""
-    _ending.clear()
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: _ending.set())
-    try:
-        yield
-    except Lost:
-        raise  # and SIGTERM, which follows, leaves the time to say so
-    except BaseException:
-        signal.signal(signal.SIGTERM, before)
-        raise
-    signal.signal(signal.SIGTERM, before)
+def _break_off() -> None:
+    """End what the GPU waits for: it never comes."""
+    backend: Any = dist.group.WORLD._get_backend(torch.device("cuda"))  # type: ignore[union-attr]
+    backend.abort()
 
 
 @contextmanager
@@ -198,6 +187,12 @@ def replica(model: nn.Module) -> nn.Module:
     return wrapped
 
 
+def check_whole() -> None:
+    """Raise RuntimeError, to be noticed, if what the GPUs exchanged was broken off."""
+    if ending.broken.is_set():
+        raise RuntimeError("no gradients came: the connection is broken off")
+
+
 def average(value: Tensor) -> Tensor:
     """The mean of the processes' values, the same on all; alone, `value` itself."""
     if size() == 1:
@@ -218,7 +213,7 @@ def anywhere(asked: Callable[[], bool]) -> bool:
 
 def heeding(stop: Callable[[], bool]) -> Callable[[], bool]:
     """`stop`, on this process alone, or that it was told to end."""
-    return lambda: stop() or _ending.is_set()
+    return lambda: stop() or ending.told.is_set()
 
 
 def told(compute: Callable[[], Any]) -> Any:

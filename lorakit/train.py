@@ -71,7 +71,9 @@ class Training:
                 yield
 
         def check(loss: Tensor, grad_norm: Tensor) -> None:
-            self._check_finite(number, lr, loss.item(), grad_norm.item())
+            values = loss.item(), grad_norm.item()
+            parallel.check_whole()
+            self._check_finite(number, lr, *values)
             if number <= 2:
                 self._listen(number)
 
