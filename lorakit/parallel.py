@@ -4,7 +4,7 @@
                                             +-> mean of all gradients -> the same step everywhere
     other rows      -> forward -> backward -+
 
-PyTorch's DistributedDataParallel means the gradients. With the tokens that count meant as well,
+PyTorch's DistributedDataParallel averages the gradients. With the tokens that count averaged too,
 mean(sum of losses) / mean(tokens) is the loss of one large batch. What knows of ranks stands here;
 in one process alone every function does nothing. Rank 0 alone writes, prints and judges.
 """
