@@ -166,7 +166,8 @@ class _Spared(nn.Module):
 def replica(model: nn.Module) -> nn.Module:
     """`model`, or DistributedDataParallel around it, which gives all the parameters of rank 0.
 
-    Its `no_sync()` lets a backward keep its gradients to itself. Raises ValueError outside `group`.
+    Its `no_sync()` lets a backward keep its gradients to itself. Raises ValueError outside `group`,
+    and for a model on another process's GPU.
     """
     if size() == 1:
         return model
@@ -174,6 +175,12 @@ def replica(model: nn.Module) -> nn.Module:
         raise ValueError(
             f"this is process {rank()} of {size()}, and they are no group: train(...) and "
             "finetune(...) make one, else write `with lorakit.parallel.group():` around"
+        )
+    where = next(model.parameters()).device
+    if where.type == "cuda" and where.index != torch.cuda.current_device():
+        raise ValueError(
+            f"the model is on {where}, and the GPU of rank {rank()} is number "
+            f"{torch.cuda.current_device()}: make it within `with lorakit.parallel.group():`"
         )
     with noticing("before the first step"), catch_warnings():
         simplefilter("ignore", FutureWarning)  # a new name for `broadcast_buffers`

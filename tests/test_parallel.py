@@ -10,13 +10,14 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from lorakit import parallel
+from lorakit import ending, parallel
 from lorakit.device import pick_device
 from lorakit.experiment import finetune, resume_run
 from lorakit.files import read_json, write_json
@@ -249,6 +250,17 @@ def test_processes_on_one_numbered_device_are_refused(second_of_three, monkeypat
     monkeypatch.setenv("LORAKIT_DEVICE", "cpu:0")
     with pytest.raises(ValueError, match="3 processes cannot share the device cpu:0"):
         parallel.group().__enter__()
+
+
+def test_a_wait_that_outlasts_sigterm_is_broken_off(monkeypatch):
+    monkeypatch.setattr(ending, "GRACE", 0.1)
+    freed = threading.Event()
+    with pytest.raises(RuntimeError, match="broken off"), ending.heard(freed.set):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert freed.wait(30)  # as for a GPU that waits for another
+        parallel.check_whole()
+    with ending.heard(freed.set):
+        parallel.check_whole()  # forgotten with its group
 
 
 def command(base: str, out: Path, steps: int) -> list[str]:
