@@ -122,6 +122,7 @@ def stopped(folder: Path) -> dict:
             resumed = Training(fresh("lora", dropout), BATCHES, CONFIG)
             load_checkpoint(resumed, folder / name)
             told[name] = [whole, broken.position, resumed.run().losses]
+        told[name].append(resumed.replica.reducer is None)  # or an error's frames keep the group
     return told
 
 
@@ -215,9 +216,9 @@ def test_each_rank_draws_numbers_of_its_own_and_rank_0_those_of_one_process(done
 def test_a_stop_on_one_rank_stops_all_and_the_run_goes_on_in_two_or_one(done):
     folder, ranks = done
     assert ranks[0]["stopped"] == ranks[1]["stopped"]
-    for whole, position, resumed in ranks[0]["stopped"].values():
+    for whole, position, resumed, freed in ranks[0]["stopped"].values():
         assert position == STOP_AT // CONFIG.accumulation
-        assert resumed == whole
+        assert resumed == whole and freed
     alone = Training(fresh("lora"), BATCHES, CONFIG)
     load_checkpoint(alone, folder / "plain")
     assert alone.run().losses == pytest.approx(ranks[0]["stopped"]["plain"][0], rel=1e-6)
@@ -261,6 +262,16 @@ def test_a_wait_that_outlasts_sigterm_is_broken_off(monkeypatch):
         parallel.check_whole()
     with ending.heard(freed.set):
         parallel.check_whole()  # forgotten with its group
+
+
+def test_one_that_has_lost_another_is_not_ended_before_it_says_so():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(ConnectionError), ending.heard():
+            raise ConnectionError
+        assert signal.getsignal(signal.SIGTERM) is not before
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def command(base: str, out: Path, steps: int) -> list[str]:
