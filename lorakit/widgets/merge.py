@@ -78,7 +78,11 @@ class MergeExplorer(Explorable):
 def describe(cost: MergeCost, alpha: float, change: float) -> str:
     """What a merge at this alpha loses, and how far it moves a logit at most."""
     return (
-        f"alpha {alpha:g}, merged in {cost.dtype}: {share(cost.loss)} of the delta is lost (median "
-        f"of {len(cost.layers)} layers), {share(cost.unchanged)} of the entries do not change; a "
-        f"logit moves by {share(change)} of the largest, at most"
+        f"alpha {alpha:g}, merged in {cost.dtype}: {_told(cost.loss)} of the delta is lost (median "
+        f"of {len(cost.layers)} layers), {_told(cost.unchanged)} of the entries do not change; a "
+        f"logit moves by {_told(change)} of the largest, at most"
     )
+
+
+def _told(part: float) -> str:
+    return "under 0.001%" if 0 < part < 1e-5 else share(part)

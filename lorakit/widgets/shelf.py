@@ -49,7 +49,8 @@ class ShelfExplorer(Explorable):
         self.prompt = dropdown("prompt", asked, 0)
         self.tasks = slider("tasks", range(1, len(self.names) + 1), len(self.names))
         self.controls = (self.adapter, self.prompt, self.tasks)
-        self.status = ipywidgets.HTML()
+        # As high with an adapter as with none: a swap moves nothing on the page.
+        self.status = ipywidgets.HTML(layout=ipywidgets.Layout(min_height="72px"))
         self.answer = Picture(860, 230, alt="the answer of the active adapter to a prompt")
         self.disk = Picture(860, 190, alt="bytes on disk of adapters and of full copies")
         super().__init__(
