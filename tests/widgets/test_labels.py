@@ -15,6 +15,7 @@ from lorakit.widgets import (
     Glossary,
     Job,
     Keeping,
+    MergedExplorer,
     Number,
     PaceExplorer,
     Picture,
@@ -45,6 +46,7 @@ OTHERS = {
     "when full wins": lambda run: WhenFullWinsExplorer(),
     "claim": lambda run: ClaimExplorer("H5"),
     "shelf": lambda run: ShelfExplorer(),
+    "merged": lambda run: MergedExplorer(),
     "real model": lambda run: RealModelExplorer(),
     "quiz": lambda run: QuizExplorer(),
     "glossary": lambda run: Glossary(),
@@ -61,6 +63,7 @@ DRAWN = {
     "sweep": "measure",
     "when full wins": "measure",
     "claim": "model",
+    "merged": "measure",
     "real model": "measure",
 }
 
