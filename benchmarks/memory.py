@@ -55,7 +55,7 @@ from lorakit.model import Llama, ModelConfig
 from lorakit.presets import PRESETS
 from lorakit.qlora import quantize_
 from lorakit.run import Run
-from lorakit.step import TrainConfig, make_optimizer, set_checkpointing, step
+from lorakit.step import TrainConfig, make_optimizer, prepare, step
 
 MODELS = {
     "mini": PRESETS["mini"],
@@ -182,7 +182,7 @@ def _begin(one: Setup) -> tuple[nn.Module, torch.optim.Optimizer, list]:
         net.to("cuda")
     if one.lora is not None:
         inject(net, one.lora)
-    set_checkpointing(net, one.config)
+    prepare(net, one.config)
     shape = one.batch_size, one.length
     tokens = torch.randint(0, one.model.vocab_size, shape, device="cuda")
     return net, make_optimizer(net, one.config), [(tokens, tokens.clone())]

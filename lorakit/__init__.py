@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from lorakit.public import *  # noqa: F403
 
 # Functions that are called like their modules: `lk.train` is the function.
-SHADOWING = frozenset(["begin", "changes", "deltas", "merge_cost", "quantize", "train", "untie"])
+SHADOWING = frozenset(
+    ["begin", "changes", "deltas", "merge_cost", "quantize", "step_times", "train", "untie"]
+)
 
 
 class _Page(ModuleType):

@@ -46,14 +46,14 @@ class Captured:
         device = self._inputs[0].device
         with torch.cuda.device(device):
             # Warmed up and recorded on one stream, which is not the default: that cannot record.
-            here, aside = torch.cuda.current_stream(), _aside(device)
-            aside.wait_stream(here)
-            with torch.cuda.stream(aside):
+            here, other = torch.cuda.current_stream(), aside(device)
+            other.wait_stream(here)
+            with torch.cuda.stream(other):
                 warm_up(lambda: function(*self._inputs), state)
-            here.wait_stream(aside)
+            here.wait_stream(other)
             self._graph = torch.cuda.CUDAGraph()
             # Other threads, a notebook's own among them, may use the GPU meanwhile.
-            with torch.cuda.graph(self._graph, stream=aside, capture_error_mode="thread_local"):
+            with torch.cuda.graph(self._graph, stream=other, capture_error_mode="thread_local"):
                 self._output = function(*self._inputs)
 
     def __call__(self, *values: Tensor) -> Tensor:
@@ -73,6 +73,6 @@ class Captured:
 
 
 @cache
-def _aside(device: torch.device) -> torch.cuda.Stream:
+def aside(device: torch.device) -> torch.cuda.Stream:
     """One stream for all that is recorded: libraries keep a workspace for every stream they met."""
     return torch.cuda.Stream(device)

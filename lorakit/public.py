@@ -57,6 +57,7 @@ from lorakit.spectrum import (
     stable_rank,
 )
 from lorakit.step import TrainConfig
+from lorakit.step_times import StepTimes, step_times
 from lorakit.subspaces import (
     amplification,
     intruders,
@@ -101,6 +102,7 @@ __all__ = [
     "Spectrum",
     "StepMemory",
     "StepRecord",
+    "StepTimes",
     "Task",
     "Tokenizer",
     "TrainConfig",
@@ -164,6 +166,7 @@ __all__ = [
     "singular_values_of_product",
     "snapshot",
     "stable_rank",
+    "step_times",
     "stream",
     "survive",
     "tokens_a_second",

@@ -17,6 +17,8 @@ from lorakit.files import read_json, replacing, settle, write_json
 from lorakit.history import History
 from lorakit.train import Training
 
+# How numbers are computed may change on the way, what they are may not.
+_COMPUTING = {"fast", "capture", "compile"}
 _TENSORS = ("trainable.safetensors", "optimizer.safetensors")
 
 
@@ -64,7 +66,7 @@ def load_checkpoint(training: Training, folder: Path | str) -> None:
             "same, or start a new run"
         )
     now = asdict(training.config)
-    for name in now:
+    for name in now.keys() - _COMPUTING:
         if saved["config"].get(name) != now[name]:
             raise ValueError(
                 f"{folder} was trained with {name}={saved['config'].get(name)}, not {now[name]}: "

@@ -56,6 +56,7 @@ class Run:
     sample: int | None = None
     accumulation: int = 1  # micro-batches of `batch_size` a step
     gradient_checkpointing: bool = False
+    fast: bool = True  # adapters by fast.py where they can be; lora.py's are the reference
 
     def __post_init__(self):
         if self.method not in LEARNING_RATES:
@@ -109,6 +110,7 @@ class Run:
             autocast=device == "cuda" and self.method == "full",
             accumulation=self.accumulation,
             gradient_checkpointing=self.gradient_checkpointing,
+            fast=self.fast,
             seed=self.seed,
         )
 

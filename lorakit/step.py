@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lorakit.fast import set_fast
 from lorakit.text import IGNORE
 
 # "step" around "forward" and "backward", once a micro-batch, and "optimizer".
@@ -48,6 +49,9 @@ class TrainConfig:
     # How the optimizer goes over the tensors: one by one ("plain"), each operation over all of
     # them ("foreach"), or all of it in one kernel ("fused"); "auto" is what PyTorch does.
     implementation: str = "auto"
+    fast: bool = True  # adapters by fast.py where they can be, else by lora.py
+    capture: bool = True  # on a GPU, steps as CUDA graphs where they can be
+    compile: bool | None = None  # those steps' layers; None, if the run is long enough to pay
     seed: int = 0  # of dropout
 
     def __post_init__(self):
@@ -91,11 +95,12 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     return torch.optim.AdamW(parameters, **options)
 
 
-def set_checkpointing(model: nn.Module, config: TrainConfig) -> None:
-    """Let `model` keep its layers' activations, or their inputs alone, as the config says.
+def prepare(model: nn.Module, config: TrainConfig) -> None:
+    """Let `model` compute as the config says: what its layers keep, and how adapters are computed.
 
-    Raises ValueError if it should and cannot.
+    Raises ValueError if it should keep its layers' inputs alone and cannot.
     """
+    set_fast(model, config.fast)
     if hasattr(model, "gradient_checkpointing"):
         vars(model)["gradient_checkpointing"] = config.gradient_checkpointing
     elif config.gradient_checkpointing:
@@ -124,6 +129,7 @@ def step(
     phase: Phase = no_phase,
     check: Callable[[Tensor, Tensor], None] = lambda loss, grad_norm: None,
     average: Callable[[Tensor], Tensor] = lambda value: value,
+    loss: Callable[[Tensor, Tensor], Tensor] = response_loss,
 ) -> tuple[Tensor, Tensor]:
     """One update from (tokens, labels) pairs; returns the loss and the gradient's norm.
 
@@ -141,14 +147,14 @@ def step(
             alone = getattr(model, "no_sync", nullcontext) if more else nullcontext
             bfloat16 = torch.autocast(tokens.device.type, torch.bfloat16, enabled=config.autocast)
             with phase("forward"), alone(), bfloat16:
-                loss = response_loss(model(tokens), labels) / count
+                share = loss(model(tokens), labels) / count
             with phase("backward"):
-                loss.backward()
-            losses.append(loss.detach())
-        loss = average(torch.stack(losses).sum())
+                share.backward()
+            losses.append(share.detach())
+        whole = average(torch.stack(losses).sum())
         with phase("optimizer"):
             grad_norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-            check(loss, grad_norm)
+            check(whole, grad_norm)
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return loss, grad_norm
+    return whole, grad_norm

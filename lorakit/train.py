@@ -7,15 +7,19 @@ or of files.
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from lorakit import parallel
+from lorakit.blocks import Blocks, recorded
+from lorakit.graphed import obstacle_to_recording
 from lorakit.history import History, StepRecord
-from lorakit.step import Phase, TrainConfig, make_optimizer, no_phase, set_checkpointing, step
+from lorakit.step import Phase, TrainConfig, make_optimizer, no_phase, prepare, step
 from lorakit.text import Stream
+
+WORTH = 8  # steps left, from which on a recording pays
 
 
 class Diverged(ArithmeticError):
@@ -37,8 +41,11 @@ class Training:
         self.model, self.batches, self.config = model, batches, config
         self.optimizer = make_optimizer(model, config)
         self.replica = parallel.replica(model)
-        set_checkpointing(model, config)
+        prepare(model, config)
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.obstacle = obstacle_to_recording(model, config)
+        if parallel.size() > 1:
+            self.obstacle = "several processes do this run"
         self.history = History()
         self.silent = set(self.parameters)  # those that have had no gradient but zero
 
@@ -124,12 +131,47 @@ class Training:
         Raises Diverged, naming step and learning rate, when the loss is no longer finite; the
         history keeps every step before.
         """
-        while self.position < self.config.steps:
-            record = self.step(stop, phase)
-            if record is None:
-                break
-            on_step(record)
+        with ExitStack() as stack:
+            blocks: Blocks | None = None
+            while self.position < self.config.steps:
+                if self._recordable(phase):
+                    if blocks is None:
+                        parts = self.model, self.optimizer, self.batches, self.config
+                        blocks = stack.enter_context(recorded(*parts, self.history.notes))
+                    records = self._block(blocks, stop, phase)
+                else:
+                    record = self.step(stop, phase)
+                    records = [] if record is None else [record]
+                if not records:
+                    break
+                for record in records:
+                    on_step(record)
         return self.history
+
+    def _recordable(self, phase: Phase) -> bool:
+        """Whether the next steps are to be done by recordings, unseen by `phase`.
+
+        The first steps are not: they make the optimizer's state, and are listened to. A phase hook
+        may say when it wants to see a step again (`due`), and is told of others; else it sees each.
+        """
+        if self.obstacle is not None or self.position < 2 or not self.optimizer.state:
+            return False
+        if self.config.steps - self.position < WORTH:
+            return False
+        return phase is no_phase or not getattr(phase, "due", lambda: True)()
+
+    def _block(self, blocks: Blocks, stop: Callable[[], bool], phase: Phase) -> list[StepRecord]:
+        records: list[StepRecord] = []
+        for done in blocks.more(self.position, stop):
+            number = self.position + 1
+            lr = self.config.learning_rate(number)
+            self._check_finite(number, lr, done.loss, done.grad_norm)
+            record = StepRecord(step=number, lr=lr, **done._asdict())
+            self.history.steps.append(record)
+            records.append(record)
+        if records and phase is not no_phase:
+            phase.passed(len(records), records[0].seconds)  # type: ignore[attr-defined]
+        return records
 
     def _check_finite(self, number: int, lr: float, loss: float, grad_norm: float) -> None:
         for name, value in {"loss": loss, "gradient norm": grad_norm}.items():

@@ -16,6 +16,7 @@ PACKAGE = ROOT / "lorakit"
 ROOMS = [
     {"fingerprint", "lora_config"},
     {
+        "ahead",
         "capture",
         "changes",
         "device",
@@ -37,6 +38,7 @@ ROOMS = [
         "counts",
         "decoding",
         "deltas",
+        "fast",
         "merging",
         "mixing",
         "mixture",
@@ -49,7 +51,7 @@ ROOMS = [
         "text",
         "untie",
     },
-    {"adapter_file", "predictions"},
+    {"adapter_file", "packed", "predictions"},
     {
         "adapters",
         "combining",
@@ -60,6 +62,8 @@ ROOMS = [
         "orders",
         "step",
     },
+    {"graphed"},
+    {"blocks"},
     {
         "checkpoint",
         "checks",
@@ -75,7 +79,7 @@ ROOMS = [
     },
     {"pretrain", "resume", "run", "stacked"},
     {"begin", "kept", "survival"},
-    {"experiment", "sweep"},
+    {"experiment", "step_times", "sweep"},
     {"anatomy", "bars", "cuts", "family", "grids", "trials"},
     {"real_model", "summary"},
     {"science"},

@@ -48,6 +48,9 @@ from lorakit.text import Tokenizer
 from lorakit.untie import untie
 
 Rate = Annotated[float | None, typer.Option(help="Learning rate.", show_default=RATES)]
+Fast = Annotated[
+    bool, typer.Option("--fast/--taught", help="Adapters by fast.py, or as lora.py teaches them.")
+]
 Out = Annotated[Path | None, typer.Option(help="A new folder.", show_default="runs/TASK-METHOD")]
 
 
@@ -63,6 +66,7 @@ def finetune(
     batch_size: BatchSize = Run.batch_size,
     accumulation: Accumulation = Run.accumulation,
     gradient_checkpointing: Checkpointing = Run.gradient_checkpointing,
+    fast: Fast = Run.fast,
     steps: Annotated[int, typer.Option(help="Updates of the weights.")] = Run.steps,
     heldout: Annotated[int, typer.Option(help="Examples to judge by, at most.")] = Run.heldout,
     seed: Annotated[int, typer.Option(help="Of the adapter and the order.")] = Run.seed,
@@ -88,6 +92,7 @@ def finetune(
                 batch_size=batch_size,
                 accumulation=accumulation,
                 gradient_checkpointing=gradient_checkpointing,
+                fast=fast,
                 steps=steps,
                 heldout=heldout,
                 seed=seed,

@@ -5,12 +5,13 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
+from lorakit.fast import as_if
 from lorakit.lora import LoRAConfig, inject
 from lorakit.memory.scribe import BackwardDone, Log, Scribe
 from lorakit.memory.tracker import state, weights
 from lorakit.model import Llama, ModelConfig
 from lorakit.qlora import quantize_
-from lorakit.step import TrainConfig, make_optimizer, set_checkpointing, step
+from lorakit.step import TrainConfig, make_optimizer, prepare, step
 
 
 def dry_run(
@@ -23,6 +24,7 @@ def dry_run(
     dtype: torch.dtype,
     device: str,
     target: str,
+    tokens: int,
     quantized: bool = False,
     whole: bool = True,
 ) -> Log:
@@ -30,16 +32,17 @@ def dry_run(
 
     A quantised base is there at once, as it comes to a device: its plain weights never were.
     `device` is where the tensors claim to be, `target` the device that they stand for. Here a
-    model has as many layers as its config says. Without `whole` the optimizer is left out.
+    model has as many layers as its config says. Without `whole` the optimizer is left out. The step
+    may be a small one in place of one of so many `tokens` a micro-batch.
     """
-    with FakeTensorMode():
+    with FakeTensorMode(), as_if(tokens, target):
         scribe = Scribe(device, target, whole)
         ready = _quantized(model, dtype, device) if quantized else None
         with scribe:
             net = _arrive(ready, scribe) if ready else _build(model, dtype, device)
             if lora is not None:
                 inject(net, lora)
-            set_checkpointing(net, config)
+            prepare(net, config)
             optimizer = make_optimizer(net, config)
             scribe.watch(net, optimizer)
             for name, tensor in [*net.named_parameters(), *net.named_buffers()]:

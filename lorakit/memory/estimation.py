@@ -19,6 +19,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from lorakit.fast import FORMED_FROM
 from lorakit.lora import LoRAConfig
 from lorakit.memory.account import Gpu, account
 from lorakit.memory.allocator import MIB, Allocator
@@ -64,6 +65,8 @@ def _account(setup: Setup, budget: int | None) -> StepMemory | None:
         setup.device,
         setup.batch_size == 1,
         rank == 1,
+        # Layers choose by the number of tokens how to compute: only that much of it counts.
+        min(setup.batch_size * setup.length, FORMED_FROM) // FORMED_FROM * FORMED_FROM,
     )
     sizes = family.sizes(setup.batch_size, rank)
     if (more := setup.config.accumulation - 2) > 0:
@@ -99,6 +102,7 @@ def _what_counts(config: TrainConfig, device: str) -> TrainConfig:
         gradient_checkpointing=config.gradient_checkpointing,
         optimizer=config.optimizer,
         implementation=implementation,
+        fast=config.fast,
     )
 
 
@@ -143,6 +147,7 @@ def _family(
     device: str,
     one_row: bool,
     rank_one: bool,
+    tokens: int,
 ) -> _Family:
     few = few_layers(model, lora.targets) if lora else few_layers(model)
     here = device if device == "cuda" and torch.cuda.is_available() else "cpu"
@@ -157,6 +162,7 @@ def _family(
             dtype=DTYPES[dtype],
             device=here,
             target=device,
+            tokens=tokens,
             quantized=quantized,
             whole=whole,
         )

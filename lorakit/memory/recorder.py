@@ -20,7 +20,7 @@ from lorakit.memory.account import KINDS, Gpu, account
 from lorakit.memory.allocator import allocator_like
 from lorakit.memory.breakdown import PARTS, MemoryBreakdown, StepMemory
 from lorakit.memory.tracker import Tracker
-from lorakit.step import TrainConfig, make_optimizer, set_checkpointing, step
+from lorakit.step import TrainConfig, make_optimizer, prepare, step
 from lorakit.text import Stream
 
 SLOWDOWN = 0.1  # of a run, at most
@@ -126,7 +126,7 @@ class Recorder:
     def _step(self) -> Iterator[None]:
         start = time.perf_counter()
         self._steps += 1
-        if not self._due():
+        if not self._due(self._steps):
             yield
             self._plain.append(time.perf_counter() - start)
             return
@@ -144,19 +144,29 @@ class Recorder:
             self.highest = self.latest
         self._followed.append(time.perf_counter() - start)
 
+    def due(self) -> bool:
+        """Whether it wants to see the next step."""
+        return self._due(self._steps + 1)
+
+    def passed(self, steps: int, seconds: float) -> None:
+        """So many steps were done unseen, each in so many seconds."""
+        self._steps += steps
+        self._plain.append(seconds)
+
     @property
     def followed(self) -> int:
         """How many steps were."""
         return len(self._followed)
 
-    def _due(self) -> bool:
-        if self._steps <= 2:
+    def _due(self, number: int) -> bool:
+        """Whether to follow the `number`-th step since this began."""
+        if number <= 2:
             return True
         if not self._plain:
             return False  # a plain one, to compare
         plain = median(self._plain)
         cost = sum(seconds - plain for seconds in [*self._followed, self._followed[-1]])
-        return cost <= SLOWDOWN * plain * self._steps
+        return cost <= SLOWDOWN * plain * number
 
 
 def measure(model: nn.Module, batches: Stream, config: TrainConfig) -> StepMemory:
@@ -165,7 +175,7 @@ def measure(model: nn.Module, batches: Stream, config: TrainConfig) -> StepMemor
     The first makes the optimizer's state.
     """
     device, training = next(model.parameters()).device, model.training
-    set_checkpointing(model, config)
+    prepare(model, config)
     model.train()
     optimizer = make_optimizer(model, config)
     for group in optimizer.param_groups:

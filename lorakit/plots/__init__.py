@@ -12,6 +12,7 @@ from lorakit.plots.quantize import draw_errors, draw_levels
 from lorakit.plots.shelf import draw_answer, draw_disk
 from lorakit.plots.spectrum import draw_layers, draw_spectrum
 from lorakit.plots.spread import draw_spread
+from lorakit.plots.step_times import draw_step_times
 from lorakit.plots.style import COLORS, PARTS, figure, png, save_picture
 from lorakit.plots.surface import draw_surface
 from lorakit.plots.tensors import draw_tensors
@@ -45,6 +46,7 @@ __all__ = [
     "draw_share",
     "draw_spectrum",
     "draw_spread",
+    "draw_step_times",
     "draw_surface",
     "draw_tensors",
     "draw_timeline",

@@ -29,6 +29,7 @@ from lorakit.widgets.shelf import ShelfExplorer
 from lorakit.widgets.spectrum import SpectrumExplorer
 from lorakit.widgets.starts import StartsExplorer
 from lorakit.widgets.step import StepExplorer
+from lorakit.widgets.step_times import StepTimesExplorer
 from lorakit.widgets.truncation import TruncationExplorer
 from lorakit.widgets.when_full_wins import WhenFullWinsExplorer
 
@@ -63,6 +64,7 @@ __all__ = [
     "SpectrumExplorer",
     "StartsExplorer",
     "StepExplorer",
+    "StepTimesExplorer",
     "SweepExplorer",
     "TruncationExplorer",
     "WhenFullWinsExplorer",

@@ -10,7 +10,7 @@ from lorakit.memory import DTYPES, PARTS, Setup, StepMemory, estimate, measure
 from lorakit.model import Llama
 from lorakit.presets import PRESETS
 from lorakit.qlora import quantize_
-from lorakit.step import TrainConfig, make_optimizer, set_checkpointing, step
+from lorakit.step import TrainConfig, make_optimizer, prepare, step
 from lorakit.text import Batches, Encoded
 
 MINI = PRESETS["mini"]
@@ -132,6 +132,7 @@ def test_a_batch_of_any_size_is_a_direct_dry_run_of_it(batch_size, implementatio
         dtype=torch.float32,
         device="cpu",
         target="cpu",
+        tokens=40 * batch_size,
     )
     direct = Blueprint(log, MINI.num_hidden_layers, MINI.num_hidden_layers)
     sizes = direct.sizes(log)
@@ -149,7 +150,7 @@ def test_a_step_that_nobody_follows_takes_as_much(dtype, lora, checkpointing):
     config = TrainConfig(gradient_checkpointing=checkpointing)
     setup = Setup(model=MINI, lora=lora, batch_size=8, length=64, config=config, dtype=dtype)
     net = built(setup)
-    set_checkpointing(net, config)
+    prepare(net, config)
     optimizer = make_optimizer(net, config)
     tokens = torch.zeros(8, 64, dtype=torch.long)
     step(net, optimizer, [(tokens, tokens)], config)

@@ -1,0 +1,165 @@
+"""A run's steps by recordings, a block at a time: nothing waits for the GPU but the end of a block.
+
+    batches are padded to one of few lengths, pinned and copied while the GPU works
+    losses come back with a block's last step
+
+The layers are packed (packed.py), and compiled where the rest of the run is long enough to pay for
+it, by an estimate that is told.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lorakit.ahead import ahead
+from lorakit.graphed import MOST, Graphs
+from lorakit.packed import packed
+from lorakit.step import TrainConfig, response_loss
+from lorakit.text import IGNORE, Stream
+
+SECONDS = 0.2  # of a block: so long a stop waits, and so late a loss is told
+# Of the step's time, and seconds for each shape: on an H100, see data/results/step-h100.json.
+COMPILING_SAVES, COMPILING_TAKES = 0.45, 12.0
+
+
+class Done(NamedTuple):
+    """What one step did, as a `StepRecord` tells it."""
+
+    loss: float
+    grad_norm: float
+    tokens: int
+    seconds: float
+
+
+MicroBatches = list[tuple[Tensor, Tensor]]
+
+
+def bucket(length: int, limit: int) -> int:
+    """The length that rows of `length` tokens are padded to: one of eight in each doubling."""
+    grain = max(16, 1 << max(length.bit_length() - 4, 0))
+    return max(length, min(-(-length // grain) * grain, limit))
+
+
+class Blocks:
+    """The steps from `position` on, over recordings."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graphs: Graphs,
+        batches: Stream,
+        config: TrainConfig,
+        notes: list[str],
+    ):
+        self.model, self.graphs, self.batches, self.config = model, graphs, batches, config
+        self.notes = notes
+        self._seconds = SECONDS / 4  # of a step, as far as is known
+        self._next: int | None = None  # the step that is prepared
+        self._prepared: Iterator[MicroBatches] = iter(())
+        self._decided = config.compile is False
+        self._compiled: list[nn.Module] = []
+
+    def more(self, position: int, stop: Callable[[], bool]) -> list[Done]:
+        """Do some steps after `position` of them; none if `stop()` is true at once."""
+        start, tokens, known = time.perf_counter(), [], self.graphs.shapes
+        for number in range(position, min(position + self._size(), self.config.steps)):
+            if stop():
+                break
+            micro_batches = self._batch(number)
+            self.graphs.step(micro_batches, self.config.learning_rate(number + 1))
+            tokens.append(sum(rows.numel() for rows, _ in micro_batches))
+        if not tokens:
+            return []
+        found = self.graphs.read()
+        seconds = (time.perf_counter() - start) / len(tokens)
+        if self.graphs.shapes == known:
+            self._seconds = seconds
+            self._decide(self.config.steps - position - len(tokens))
+        told = zip(found, tokens, strict=True)
+        return [Done(loss, norm, size, seconds) for (loss, norm), size in told]
+
+    def _size(self) -> int:
+        return min(max(int(SECONDS / self._seconds), 1), MOST)
+
+    def _batch(self, number: int) -> MicroBatches:
+        """The micro-batches of step `number`, from 0; those of the next ones are on their way."""
+        if number != self._next:
+            self.close()
+            self._prepared = ahead(self._prepare, count(number))
+        self._next = number + 1
+        return next(self._prepared)
+
+    def _prepare(self, number: int) -> MicroBatches:
+        size = self.config.accumulation
+        found = [self.batches.batch(place) for place in range(number * size, (number + 1) * size)]
+        return [self._padded(tokens, labels) for tokens, labels in found]
+
+    def _padded(self, tokens: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        length = tokens.shape[1]
+        limit = getattr(getattr(self.model, "config", None), "max_position_embeddings", length)
+        more = (0, bucket(length, limit) - length)
+        pair = F.pad(tokens, more), F.pad(labels, more, value=IGNORE)
+        return pair if tokens.is_cuda else (pair[0].pin_memory(), pair[1].pin_memory())
+
+    def _decide(self, left: int) -> None:
+        """Compile the layers from here on, if what that saves is more than it takes."""
+        if self._decided:
+            return
+        self._decided = True
+        saves, takes = left * self._seconds * COMPILING_SAVES, COMPILING_TAKES * self.graphs.shapes
+        told = f"about {takes:.0f} s, and save about {saves:.0f} s of the {left} steps left"
+        if not (self.config.compile or saves > takes):
+            self.notes.append(f"not compiled: that would take {told}")
+            return
+        layers = max(
+            (m for m in self.model.modules() if isinstance(m, nn.ModuleList)),
+            key=len,
+            default=nn.ModuleList([self.model]),
+        )
+        for layer in layers:
+            layer.compile(dynamic=False)
+        self._compiled = list(layers)
+        self.graphs.loss = torch.compile(response_loss, dynamic=False)
+        self.graphs.forget()
+        self.notes.append(f"compiled: estimated to take {told}")
+
+    def close(self) -> None:
+        """End the thread that prepares batches."""
+        getattr(self._prepared, "close", lambda: None)()
+
+    def release(self) -> None:
+        """Let the layers be computed as before."""
+        self.close()
+        for layer in self._compiled:
+            layer._compiled_call_impl = None
+
+
+@contextmanager
+def recorded(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Stream,
+    config: TrainConfig,
+    notes: list[str],
+) -> Iterator[Blocks]:
+    """Within the block steps may be done by recordings; afterwards all is as if there were none.
+
+    `notes` take what is to be said about it.
+    """
+    torch.cuda.empty_cache()  # recordings take memory of their own, beside what steps left behind
+    mode = model.training
+    with ExitStack() as stack:
+        stack.enter_context(packed(model))
+        graphs = Graphs(model, optimizer, config)
+        stack.enter_context(graphs.taking_over())
+        blocks = Blocks(model, graphs, batches, config, notes)
+        stack.callback(model.train, mode)
+        stack.callback(blocks.release)
+        model.train()
+        yield blocks

@@ -1,0 +1,219 @@
+"""LoRA's layers packed for a GPU: base weight and both factors in one matrix, siblings together.
+
+    P = | W   s B |      (out + rank, in + rank) of the layers that share an input: q, k and v,
+        | A    0  |      or gate and up; B in blocks, one a layer
+
+    forward     h = x A^T,  y = h (s B)^T,    then x W^T added in place; or, where the outputs are
+                [x, h] [W, s B]^T             much wider than the input, all in one product
+    backward    g [W, s B] = [g W, g s B]     then (g s B) A added in place
+
+One product takes the place of three, and a thin one, which reads as much as a large one, goes along
+with it. The delta is summed in float32 with W's share and rounded with it, never into W. While a
+model is packed its base weights are views of P. The factors go into P before every forward, all of
+a model's at once.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+
+from lorakit.fast import FastLoRALinear, Siblings, obstacle
+from lorakit.lora import LoRALinear, lora_layers
+
+WIDE = 3  # outputs so many times as wide as the input: one product with a longer inner dimension
+EIGHT = 8  # tensor cores want rows that begin at multiples of 16 bytes
+
+
+@torch.library.custom_op("lorakit::packed", mutates_args=())
+def packed_product(
+    x: Tensor, P: Tensor, factors: Sequence[Tensor], out: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    """x (n, in) -> y (n, out), and for backward h (n, rank) or, where it is wide, [x, h].
+
+    `factors` are A and B of each layer, which P holds already: gradients go to them.
+    """
+    width = x.shape[1]
+    if out < WIDE * width:
+        h = x @ P[out:, :width].T
+        y = h @ P[:out, width:].T
+        return y.addmm_(x, P[:out, :width].T), h
+    longer = x.new_empty(len(x), P.shape[1])
+    longer[:, :width] = x
+    torch.mm(x, P[out:, :width].T, out=longer[:, width:])
+    return longer @ P[:out].T, longer
+
+
+@packed_product.register_fake
+def _(x, P, factors, out, scale):
+    y = x.new_empty(len(x), out)
+    if out < WIDE * x.shape[1]:
+        return y, x.new_empty(len(x), P.shape[1] - x.shape[1])
+    return y, x.new_empty(len(x), P.shape[1])
+
+
+@torch.library.custom_op("lorakit::packed_backward", mutates_args=())
+def packed_backward(
+    g: Tensor, x: Tensor, h: Tensor, P: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """g (n, out), x (n, in), h (n, rank) -> dx (n, in), of rows apart, dA, dB."""
+    out, width = g.shape[1], x.shape[1]
+    dx = g @ P[:out]
+    gB = dx[:, width:]
+    dA, dB = _wide_product(gB.T, x, 1.0), _wide_product(g.T, h, scale)
+    dx[:, :width].addmm_(gB, P[out:, :width])
+    return dx[:, :width], dA, dB
+
+
+@packed_backward.register_fake
+def _(g, x, h, P, scale):
+    dtype, rank = torch.promote_types(g.dtype, torch.float32), h.shape[1]
+    return (
+        g.new_empty(len(g), P.shape[1])[:, : x.shape[1]],
+        x.new_empty(rank, x.shape[1], dtype=dtype),
+        g.new_empty(g.shape[1], rank, dtype=dtype),
+    )
+
+
+def _wide_product(left: Tensor, right: Tensor, scale: float) -> Tensor:
+    """scale * left @ right, of half precision in float32, in which it is summed anyway."""
+    none = left.new_empty(1, dtype=torch.promote_types(left.dtype, torch.float32))
+    if left.dtype not in (torch.bfloat16, torch.float16):
+        return torch.addmm(none, left, right, beta=0, alpha=scale)
+    if left.is_cuda:
+        return torch.addmm(none, left, right, out_dtype=torch.float32, beta=0, alpha=scale)
+    return scale * (left @ right).float()
+
+
+def _keep(ctx, inputs, output) -> None:
+    x, P, factors, out, ctx.scale = inputs
+    ctx.width, ctx.wide = x.shape[1], out >= WIDE * x.shape[1]
+    ctx.save_for_backward(output[1], P, *([] if ctx.wide else [x]))
+    ctx.shapes = [(len(A), len(B)) for A, B in zip(factors[::2], factors[1::2], strict=True)]
+
+
+def _backward(ctx, grad, _):
+    kept, P, *x = ctx.saved_tensors
+    x, h = (kept[:, : ctx.width], kept[:, ctx.width :]) if ctx.wide else (x[0], kept)
+    dx, dA, dB = packed_backward(grad.contiguous(), x, h, P, ctx.scale)
+    found, row, top = [], 0, 0
+    for rank, height in ctx.shapes:
+        found += [dA[row : row + rank], dB[top : top + height, row : row + rank]]
+        row, top = row + rank, top + height
+    return dx, None, found, None, None
+
+
+packed_product.register_autograd(_backward, setup_context=_keep)
+
+
+class PackedSiblings(Siblings):
+    """Layers that share their input, and the matrix that holds their weights."""
+
+    def __init__(self, layers: Sequence[LoRALinear], P: Tensor):
+        super().__init__(layers)
+        self.P = P
+        self.outs = [layer.base.out_features for layer in layers]
+        self.out, self.scale = sum(self.outs), layers[0].config.scale
+        self.factors = [factor for layer in layers for factor in (layer.A, layer.B)]
+
+    def compute(self, x: Tensor) -> tuple[Tensor, ...]:
+        rows = x.reshape(-1, x.shape[-1])
+        y, _ = packed_product(rows, self.P, self.factors, self.out, self.scale)
+        parts = y.view(*x.shape[:-1], self.out).split(self.outs, -1)
+        biases = [layer.base.bias for layer in self.layers]
+        return tuple(y if b is None else y + b for y, b in zip(parts, biases, strict=True))
+
+
+@contextmanager
+def packed(model: nn.Module) -> Iterator[int]:
+    """Within the block the model's fast adapters are packed; yields how many layers are.
+
+    The same parameters train. At the end all weights and factors are in memory of their own again.
+    """
+    families = {}
+    for _, layer in lora_layers(model):
+        if isinstance(layer, FastLoRALinear) and not any(map(obstacle, layer.siblings.layers)):
+            families[id(layer.siblings)] = layer.siblings
+    kinds: dict[tuple, list[Siblings]] = {}
+    for siblings in families.values():
+        first, *others = siblings.layers
+        if all(layer.config.scale == first.config.scale for layer in others):
+            W = first.base.weight
+            kinds.setdefault((W.dtype, W.device, first.A.dtype), []).append(siblings)
+    before = [siblings for kind in kinds.values() for siblings in kind]
+    hook = None
+    try:
+        arenas = [Arena(kind) for kind in kinds.values()]
+
+        def pack(*_) -> None:
+            for arena in arenas:
+                arena.pack()
+
+        hook = model.register_forward_pre_hook(pack)
+        yield sum(len(siblings.layers) for siblings in before)
+    finally:
+        if hook is not None:
+            hook.remove()
+        for siblings in before:
+            for layer in siblings.layers:
+                vars(layer)["siblings"] = siblings
+                for p in (layer.base.weight, layer.A, layer.B):
+                    p.data = p.data.clone(memory_format=torch.contiguous_format)
+
+
+class Arena:
+    """The matrices of many siblings in one tensor, and their factors in another."""
+
+    def __init__(self, families: Sequence[Siblings]):
+        first = families[0].layers[0]
+        layers = [layer for siblings in families for layer in siblings.layers]
+        shapes = [_shape(siblings) for siblings in families]
+        ends = list(accumulate(height * width for height, width in shapes))
+        self.matrices = first.base.weight.detach().new_zeros(ends[-1])
+        self.factors = torch.cat(
+            [f.detach().flatten() for layer in layers for f in (layer.A, layer.B)]
+        )
+        self.scales = torch.empty_like(self.factors)
+        self.index = torch.empty(len(self.factors), dtype=torch.int64, device=self.factors.device)
+        self._taken = 0
+        places = torch.arange(ends[-1], device=self.index.device)
+        for siblings, (height, width), end in zip(families, shapes, ends, strict=True):
+            own = slice(end - height * width, end)
+            self._take(
+                siblings, self.matrices[own].view(height, width), places[own].view(height, width)
+            )
+
+    def _take(self, siblings: Siblings, P: Tensor, places: Tensor) -> None:
+        """Move the siblings' weights into P, and note where their factors go in it."""
+        packed = PackedSiblings(siblings.layers, P)
+        top, low, left = 0, packed.out, siblings.layers[0].base.in_features
+        for layer in siblings.layers:
+            rows, ranks = slice(top, top + layer.base.out_features), layer.config.rank
+            W = P[rows, : layer.base.in_features]
+            W.copy_(layer.base.weight.detach())
+            layer.base.weight.data = W
+            self._place(layer.A, 1.0, places[low : low + ranks, : layer.base.in_features])
+            self._place(layer.B, layer.config.scale, places[rows, left : left + ranks])
+            vars(layer)["siblings"] = packed
+            top, low, left = rows.stop, low + ranks, left + ranks
+
+    def _place(self, factor: nn.Parameter, scale: float, places: Tensor) -> None:
+        own = slice(self._taken, self._taken + factor.numel())
+        factor.data = self.factors[own].view(factor.shape)
+        self.scales[own], self.index[own] = scale, places.flatten()
+        self._taken = own.stop
+
+    @torch.no_grad()
+    def pack(self) -> None:
+        """Put the factors as they are now into the matrices."""
+        scaled = (self.scales * self.factors).to(self.matrices.dtype)
+        self.matrices.index_copy_(0, self.index, scaled)
+
+
+def _shape(siblings: Siblings) -> tuple[int, int]:
+    rank = sum(layer.config.rank for layer in siblings.layers)
+    rank = -(-rank // EIGHT) * EIGHT
+    out = sum(layer.base.out_features for layer in siblings.layers)
+    return out + rank, siblings.layers[0].base.in_features + rank

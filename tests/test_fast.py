@@ -1,0 +1,272 @@
+"""The fast layer and the packed one compute what lora.py computes."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from lorakit.fast import FORMED_FROM, FastLoRALinear, as_if, obstacle, set_fast
+from lorakit.lora import LoRAConfig, LoRALinear, inject, lora_layers
+from lorakit.merging import merge
+from lorakit.model import Llama, ModelConfig
+from lorakit.packed import packed
+from lorakit.qlora import quantize_
+from lorakit.step import response_loss
+
+CONFIG = ModelConfig(
+    vocab_size=64,
+    hidden_size=32,
+    intermediate_size=112,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=64,
+)
+TOKENS = torch.randint(0, 64, (3, 20), generator=torch.Generator().manual_seed(3))
+# Ranks and scales that differ among siblings, and a rank that fills no multiple of eight.
+UNLIKE = {"rank_pattern": {"k_proj": 2}, "alpha_pattern": {"up_proj": 3.0}}
+
+
+def adapted(dtype: torch.dtype = torch.float64, **options) -> Llama:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Llama(CONFIG).to(dtype)
+    draw = torch.Generator().manual_seed(1)
+    inject(model, LoRAConfig(rank=3, alpha=5.0, **options), generator=draw)
+    for _, layer in lora_layers(model):
+        layer.B.data.normal_(std=0.1, generator=draw)
+    return model
+
+
+def gradients(model: nn.Module, tokens: torch.Tensor = TOKENS) -> dict[str, torch.Tensor]:
+    """The loss, and the gradient of whatever trains."""
+    for p in model.parameters():
+        p.grad = None
+    loss = response_loss(model(tokens), tokens)
+    loss.backward()
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {"loss": loss.detach(), **found}
+
+
+def difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """The largest relative one, over the loss and all gradients."""
+    assert found.keys() == expected.keys()
+    pairs = ((found[name], expected[name]) for name in expected)
+    return max(((a - b).norm() / b.norm()).item() for a, b in pairs)
+
+
+@pytest.mark.parametrize("tokens", [1, FORMED_FROM], ids=["few tokens", "many tokens"])
+@pytest.mark.parametrize("options", [{}, UNLIKE, {"targets": ("k_proj", "up_proj")}])
+def test_the_fast_layer_is_the_taught_one_in_float64(options, tokens):
+    model = adapted(**options)
+    expected = gradients(model)
+    set_fast(model, True)
+    assert {type(layer) for _, layer in lora_layers(model)} == {FastLoRALinear}
+    with as_if(tokens, "cpu"):
+        assert difference(gradients(model), expected) < 1e-12
+
+
+def test_for_many_tokens_less_is_kept_for_backward():
+    x = torch.randn(FORMED_FROM, 64, requires_grad=True)
+    kept = []
+    for rows in (x, x[:-1]):
+        layer = inject_one()
+        set_fast(nn.Sequential(layer), True)
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: s.append(t.numel()), len):
+            layer(rows)
+        kept.append(sum(sizes) - rows.numel())
+    assert kept[1] - kept[0] == 2 * (FORMED_FROM - 1)  # h: a rank of numbers for each token
+
+
+@pytest.mark.parametrize("options", [{}, UNLIKE, {"targets": ("k_proj", "up_proj")}])
+def test_the_packed_layers_are_the_taught_ones_in_float64(options):
+    model = adapted(**options)
+    expected = gradients(model)
+    set_fast(model, True)
+    with packed(model) as count:
+        assert count > 0
+        assert difference(gradients(model), expected) < 1e-12
+
+
+def test_a_step_of_the_optimizer_reaches_what_is_packed():
+    model = adapted()
+    set_fast(model, True)
+    with packed(model):
+        gradients(model)
+        for _, layer in lora_layers(model):
+            layer.A.data.add_(0.1)
+            layer.B.data.sub_(0.1)
+        found = gradients(model)
+    set_fast(model, False)
+    assert difference(found, gradients(model)) < 1e-12
+
+
+def test_after_packing_everything_is_in_memory_of_its_own_and_unchanged():
+    model = adapted()
+    set_fast(model, True)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    siblings = [layer.siblings for _, layer in lora_layers(model)]
+    with packed(model):
+        layer = model.get_submodule("model.layers.0.self_attn.q_proj")
+        assert not layer.base.weight.is_contiguous()  # a view of the matrix
+    for name, p in model.named_parameters():
+        assert torch.equal(p, before[name])
+        assert p.untyped_storage().nbytes() == p.nbytes
+    assert [layer.siblings for _, layer in lora_layers(model)] == siblings
+    assert not model._forward_pre_hooks
+
+
+def test_after_an_error_nothing_stays_packed():
+    model = adapted()
+    set_fast(model, True)
+    with pytest.raises(KeyError), packed(model):
+        raise KeyError
+    assert all(p.is_contiguous() for p in model.parameters())
+
+
+@pytest.mark.parametrize("which", ["fast", "packed"])
+def test_a_bias_is_added_and_trains_if_it_may(which):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4)).double()
+    inject(model, LoRAConfig(rank=2, targets=("0", "2")))
+    for _, layer in lora_layers(model):
+        layer.B.data.normal_(generator=torch.Generator().manual_seed(1))
+        layer.base.bias.requires_grad_(True)
+    x = torch.randn(5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+    def found() -> dict[str, torch.Tensor]:
+        for p in model.parameters():
+            p.grad = None
+        (model(x) ** 2).sum().backward()
+        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    expected = found()
+    set_fast(model, True)
+    if which == "packed":
+        with packed(model):
+            assert difference(found(), expected) < 1e-12
+    else:
+        assert difference(found(), expected) < 1e-12
+
+
+def test_the_delta_reaches_the_output_where_the_weight_would_round_it_away():
+    """|delta| / |W| = 1e-3 in bfloat16; the share of it that arrives, beside that of a merge."""
+    draw = torch.Generator().manual_seed(0)
+    base = nn.Linear(256, 256, bias=False)
+    base.weight.data.normal_(generator=draw)
+    model = nn.Sequential(base.bfloat16())
+    inject(model, LoRAConfig(rank=8, alpha=8.0, targets=("0",)), generator=draw)
+    [(_, layer)] = lora_layers(model)
+    layer.B.data.normal_(generator=draw)
+    layer.B.data *= 1e-3 * base.weight.float().norm() / layer.delta().norm()
+    x = torch.randn(4096, 256, generator=draw).bfloat16()
+    expected = x.float() @ layer.delta().T
+
+    def arrives(y: torch.Tensor) -> float:
+        """Of the delta, as its rounding errors average out."""
+        without = x.float() @ base.weight.float().T
+        return (((y.float() - without) * expected).sum() / (expected**2).sum()).item()
+
+    rounded = (base.weight.float() + layer.delta()).bfloat16()
+    assert arrives(x.float() @ rounded.float().T) < 0.7  # of what is merged, much is lost
+    set_fast(model, True)
+    assert arrives(model(x)) == pytest.approx(1, abs=0.02)
+    with packed(model):
+        assert arrives(model(x)) == pytest.approx(1, abs=0.02)
+
+
+def inject_one(dropout: float = 0.0) -> LoRALinear:
+    model = nn.Sequential(nn.Linear(64, 64))
+    inject(model, LoRAConfig(rank=2, targets=("0",), dropout=dropout))
+    [(_, layer)] = lora_layers(model)
+    return layer
+
+
+def test_what_takes_the_taught_path_says_so():
+    x = torch.randn(2, 64)
+    assert obstacle(inject_one(), x) is None
+    assert "dropout" in obstacle(inject_one(dropout=0.1))
+    assert obstacle(inject_one(dropout=0.1).eval()) is None
+    assert "another precision" in obstacle(inject_one(), x.double())
+    silenced = inject_one()
+    silenced.enabled = False
+    assert "switched off" in obstacle(silenced)
+    model = nn.Sequential(inject_one())
+    merge(model)
+    assert "merged" in obstacle(model[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert "autocast" in obstacle(inject_one(), x)
+
+
+def test_a_quantised_base_takes_the_taught_path_and_trains_alike():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Llama(CONFIG)
+    quantize_(model)
+    inject(model, LoRAConfig(rank=2), generator=torch.Generator().manual_seed(1))
+    expected = gradients(model)
+    set_fast(model, True)
+    assert all("quantised" in obstacle(layer) for _, layer in lora_layers(model))
+    assert difference(gradients(model), expected) == 0
+    with packed(model) as count:
+        assert count == 0
+
+
+def test_dropout_draws_as_in_the_taught_layer():
+    model = adapted(dropout=0.5)
+    torch.manual_seed(4)
+    expected = gradients(model)
+    set_fast(model, True)
+    torch.manual_seed(4)
+    assert difference(gradients(model), expected) == 0
+
+
+def test_one_sibling_switched_off_takes_all_to_the_taught_path():
+    model = adapted()
+    model.get_submodule("model.layers.0.self_attn.k_proj").enabled = False
+    expected = gradients(model)
+    set_fast(model, True)
+    assert difference(gradients(model), expected) < 1e-12
+
+
+def test_siblings_given_inputs_of_their_own_compute_them():
+    model = adapted()
+    set_fast(model, True)
+    attention = model.get_submodule("model.layers.0.self_attn")
+    x, z = (torch.randn(2, 4, 32, dtype=torch.float64) for _ in range(2))
+    found = attention.q_proj(x), attention.k_proj(z), attention.v_proj(x)
+    set_fast(model, False)
+    expected = attention.q_proj(x), attention.k_proj(z), attention.v_proj(x)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_copy_of_a_fast_model_is_a_model_of_its_own():
+    model = adapted()
+    set_fast(model, True)
+    other = copy.deepcopy(model)
+    for _, layer in lora_layers(other):
+        layer.B.data.zero_()
+    expected = gradients(model)
+    assert difference(gradients(model), expected) == 0
+    assert gradients(other)["loss"] != expected["loss"]
+
+
+def test_between_forwards_nothing_is_held():
+    model = adapted()
+    set_fast(model, True)
+    gradients(model)
+    assert all(
+        layer.siblings.x is None and not layer.siblings.results for _, layer in lora_layers(model)
+    )
+
+
+def test_without_gradients_the_taught_layer_answers():
+    model = adapted()
+    with torch.no_grad():
+        expected = model(TOKENS)
+        set_fast(model, True)
+        assert torch.equal(model(TOKENS), expected)

@@ -1,0 +1,264 @@
+"""Steps as CUDA graphs, block by block; what needs no GPU of it, and then what does."""
+
+import dataclasses
+import threading
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from lorakit.ahead import ahead
+from lorakit.blocks import MOST, bucket
+from lorakit.graphed import obstacle_to_recording
+from lorakit.history import StepRecord
+from lorakit.lora import LoRAConfig, inject
+from lorakit.memory import Recorder
+from lorakit.model import Llama
+from lorakit.presets import PRESETS
+from lorakit.resume import load_checkpoint, save_checkpoint
+from lorakit.step import TrainConfig
+from lorakit.text import Batches, Encoded
+from lorakit.train import Diverged, Training
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def test_rows_are_padded_to_few_lengths_by_little_and_never_beyond_the_limit():
+    lengths = range(1, 2049)
+    found = [bucket(length, 2000) for length in lengths]
+    assert all(a >= min(b, 2000) or a == b for a, b in zip(found, lengths, strict=True))
+    assert max(found[:2000]) == 2000
+    assert found == sorted(found)
+    assert all(a <= 1.125 * b for a, b in zip(found[127:], lengths[127:], strict=True))
+    assert len(set(found[127:1024])) <= 8 * 3 + 1
+    assert bucket(2500, 2000) == 2500  # the model says no itself
+
+
+def test_values_are_made_ahead_in_order_by_another_thread():
+    made: list[int] = []
+    threads = set()
+
+    def make(place: int) -> int:
+        made.append(place)
+        threads.add(threading.current_thread().name)
+        return 10 * place
+
+    values = ahead(make, range(6), depth=2)
+    assert next(values) == 0
+    while len(made) < 3:
+        time.sleep(0.01)
+    assert made == [0, 1, 2]  # two more than was asked for, and no third
+    assert list(values) == [10, 20, 30, 40, 50]
+    assert threading.current_thread().name not in threads
+
+
+def test_an_error_comes_up_where_its_value_is_asked_for():
+    def make(place: int) -> int:
+        if place == 2:
+            raise KeyError(place)
+        return place
+
+    values = ahead(make, range(5))
+    assert [next(values), next(values)] == [0, 1]
+    with pytest.raises(KeyError):
+        next(values)
+
+
+def test_closing_ends_the_thread():
+    values = ahead(lambda place: place, iter(int, 1))
+    next(values)
+    values.close()
+    assert not any(thread.name.startswith("ahead") for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"capture": False}, "asks for none"),
+        ({}, "runs on cpu"),
+    ],
+)
+def test_what_is_not_recorded_says_why(options, said):
+    assert said in obstacle_to_recording(nn.Linear(2, 2), TrainConfig(**options))
+
+
+def model(method: str = "lora", device: str = "cuda") -> Llama:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        found = Llama(PRESETS["mini"]).to(device)
+    if method == "lora":
+        found.bfloat16()
+        inject(found, LoRAConfig(rank=4), generator=torch.Generator(device).manual_seed(1))
+    return found
+
+
+def batches(lengths: tuple[int, ...] = (30,), size: int = 4) -> Batches:
+    draw = torch.Generator().manual_seed(0)
+    examples = tuple(
+        Encoded(tuple(torch.randint(3, 200, (length,), generator=draw).tolist()), 4)
+        for length in lengths * 8
+    )
+    return Batches(examples=examples, batch_size=size, pad_id=0)
+
+
+def config(**options) -> TrainConfig:
+    return TrainConfig(**{"steps": 40, "lr": 1e-3, "compile": False} | options)
+
+
+@on_gpu
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"accumulation": 3},
+        {"weight_decay": 0.1, "max_grad_norm": 0.05},
+        {"compile": True},
+        {"optimizer": "sgd", "momentum": 0.9, "lr": 0.1},
+    ],
+    ids=["plain", "accumulation", "clipped", "compiled", "sgd"],
+)
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_recorded_steps_are_the_eager_ones_within_rounding(method, options):
+    found = {}
+    for capture in (False, True):
+        training = Training(
+            model(method), batches((17, 30, 41)), config(capture=capture, **options)
+        )
+        history = training.run()
+        found[capture] = training, history
+        assert len(history.steps) == 40
+    eager, recorded = (found[capture][1] for capture in (False, True))
+    rel = 3e-2 if method == "lora" else 1e-3
+    assert recorded.losses == pytest.approx(eager.losses, rel=rel)
+    assert [r.lr for r in recorded.steps] == [r.lr for r in eager.steps]
+    norms = [[r.grad_norm for r in history.steps] for history in (recorded, eager)]
+    assert norms[0] == pytest.approx(norms[1], rel=0.2)
+    if "compile" in options:
+        assert any("compiled: " in note for note in recorded.notes)
+    for p in found[True][0].parameters.values():
+        assert p.is_contiguous()
+
+
+@on_gpu
+def test_recorded_steps_are_much_quicker():
+    seconds = {}
+    for capture in (False, True):
+        history = Training(model(), batches(), config(steps=120, capture=capture)).run()
+        seconds[capture] = sorted(r.seconds for r in history.steps)[60]
+    assert seconds[True] < seconds[False] / 2  # a ratio of one run, on a GPU alone
+
+
+@on_gpu
+def test_a_run_of_recordings_stops_in_time_and_is_taken_up_again(tmp_path):
+    whole = Training(model(), batches(), config(steps=60)).run()
+    first = Training(model(), batches(), config(steps=60))
+    seen: list[StepRecord] = []
+    first.run(stop=lambda: first.position >= 10, on_step=seen.append)
+    assert 10 <= first.position <= 10 + MOST
+    assert [r.step for r in seen] == list(range(1, first.position + 1))
+    save_checkpoint(first, tmp_path)
+    second = Training(model(), batches(), config(steps=60))
+    load_checkpoint(second, tmp_path)
+    history = second.run()
+    assert history.losses == pytest.approx(whole.losses, rel=3e-2)
+
+
+class Exploding(TrainConfig):
+    """A learning rate that is far too high for one step, the twelfth."""
+
+    def learning_rate(self, step: int) -> float:
+        return 1e36 if step == 12 else 1e-3
+
+
+@on_gpu
+def test_a_run_that_diverges_leaves_the_weights_of_the_last_good_step():
+    options = Exploding(steps=80, compile=False)
+    training = Training(model("full"), batches(), options)
+    with pytest.raises(Diverged, match=r"at step 13 with learning rate 0\.001"):
+        training.run()
+    assert training.position == 12
+    assert all(p.isfinite().all() for p in training.parameters.values())
+    other = Training(model("full"), batches(), dataclasses.replace(options, capture=False))
+    with pytest.raises(Diverged, match="at step 13"):
+        other.run()
+
+
+@on_gpu
+def test_a_recorder_sees_the_first_steps_and_the_number_of_any_later_one():
+    training = Training(model(), batches(), config(steps=60))
+    recorder = Recorder(training.model, training.optimizer)
+    training.run(phase=recorder)
+    assert recorder.followed >= 2
+    assert len(training.history.steps) == 60
+    assert recorder.latest.peak.total > 0
+
+
+@on_gpu
+def test_a_phase_hook_that_says_nothing_sees_every_step():
+    from contextlib import contextmanager
+
+    seen: list[str] = []
+
+    @contextmanager
+    def phase(name):
+        seen.append(name)
+        yield
+
+    Training(model(), batches(), config(steps=12)).run(phase=phase)
+    assert seen.count("step") == 12
+
+
+@on_gpu
+def test_after_a_run_the_optimizer_and_the_layers_are_as_before():
+    training = Training(model(), batches(), config(steps=30, compile=True))
+    before = dict(training.optimizer.param_groups[0])
+    training.run()
+    after = dict(training.optimizer.param_groups[0])
+    assert {k: v for k, v in after.items() if k not in ("params", "lr")} == {
+        k: v for k, v in before.items() if k not in ("params", "lr")
+    }
+    assert all(layer._compiled_call_impl is None for layer in training.model.model.layers)
+    assert {s["step"].device.type for s in training.optimizer.state.values()} == {"cpu"}
+    assert {int(s["step"]) for s in training.optimizer.state.values()} == {30}
+
+
+@on_gpu
+def test_an_error_in_a_callback_ends_the_run_and_unpacks_the_model():
+    training = Training(model(), batches(), config())
+
+    def fail(record: StepRecord) -> None:
+        if record.step > 5:
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        training.run(on_step=fail)
+    assert all(p.is_contiguous() for p in training.model.parameters())
+    assert not any(thread.name.startswith("ahead") for thread in threading.enumerate())
+
+
+@on_gpu
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"implementation": "foreach"}, "foreach"),
+        ({"gradient_checkpointing": True}, "checkpointing"),
+    ],
+)
+def test_on_a_gpu_what_is_not_recorded_says_why_and_trains(options, said):
+    training = Training(model(), batches(), config(steps=10, **options))
+    assert said in training.obstacle
+    assert len(training.run().steps) == 10
+
+
+@on_gpu
+def test_dropout_is_not_recorded():
+    with_dropout = Llama(PRESETS["mini"]).cuda()
+    inject(with_dropout, LoRAConfig(rank=4, dropout=0.1))
+    assert "dropout" in obstacle_to_recording(with_dropout, TrainConfig())
+
+
+@on_gpu
+def test_a_long_run_is_compiled_and_a_short_one_says_why_not():
+    short = Training(model(), batches(), dataclasses.replace(config(), compile=None)).run()
+    assert any(note.startswith("not compiled: that would take about") for note in short.notes)
