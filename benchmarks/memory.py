@@ -113,6 +113,7 @@ def setup(cell: dict[str, Any]) -> Setup:
             implementation=cell["implementation"],
             gradient_checkpointing=cell["checkpointing"],
             autocast=cell["autocast"],
+            fast=cell.get("fast", False),  # what was measured here is lora.py's layer
         ),
         dtype=cell["dtype"],
         device="cuda",

@@ -11,14 +11,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lorakit.ahead import ahead
-from lorakit.graphed import MOST, Graphs
+from lorakit.fast import forget
+from lorakit.graphed import MOST, Graphs, Unrecorded
 from lorakit.packed import packed
 from lorakit.step import TrainConfig, response_loss
 from lorakit.text import IGNORE, Stream
@@ -61,44 +62,57 @@ class Blocks:
         self.notes = notes
         self._seconds = SECONDS / 4  # of a step, as far as is known
         self._next: int | None = None  # the step that is prepared
-        self._prepared: Iterator[MicroBatches] = iter(())
+        self._prepared: Iterator[tuple[MicroBatches, int]] = iter(())
         self._decided = config.compile is False
-        self._compiled: list[nn.Module] = []
+        self._compiled: list[tuple[nn.Module, Any]] = []  # a layer, and how it was called
 
-    def more(self, position: int, stop: Callable[[], bool]) -> list[Done]:
-        """Do some steps after `position` of them; none if `stop()` is true at once."""
+    def more(
+        self, position: int, stop: Callable[[], bool], tell: Callable[[Done], None]
+    ) -> str | None:
+        """Do some steps after `position` of them, and `tell` each, also when an error ends them.
+
+        None is done if `stop()` is true at once. Returns why there will be no more, if so.
+        """
         start, tokens, known = time.perf_counter(), [], self.graphs.shapes
-        for number in range(position, min(position + self._size(), self.config.steps)):
-            if stop():
-                break
-            micro_batches = self._batch(number)
-            self.graphs.step(micro_batches, self.config.learning_rate(number + 1))
-            tokens.append(sum(rows.numel() for rows, _ in micro_batches))
-        if not tokens:
-            return []
-        found = self.graphs.read()
-        seconds = (time.perf_counter() - start) / len(tokens)
-        if self.graphs.shapes == known:
+        refused: str | None = None
+        try:
+            for number in range(position, min(position + self._size(), self.config.steps)):
+                if stop():
+                    break
+                micro_batches, size = self._batch(number)
+                tokens.append(size)
+                self.graphs.step(micro_batches, self.config.learning_rate(number + 1))
+        except Unrecorded as error:
+            refused = str(error)
+            self.graphs.forget()
+            torch.cuda.empty_cache()
+            self.notes.append(f"from here on steps are done kernel by kernel: {refused}")
+        finally:
+            found = self.graphs.read() if tokens else []
+            seconds = (time.perf_counter() - start) / max(len(found), 1)
+            for (loss, norm), size in zip(found, tokens, strict=False):
+                tell(Done(loss, norm, size, seconds))
+        if found and refused is None and self.graphs.shapes == known:
             self._seconds = seconds
-            self._decide(self.config.steps - position - len(tokens))
-        told = zip(found, tokens, strict=True)
-        return [Done(loss, norm, size, seconds) for (loss, norm), size in told]
+            self._decide(self.config.steps - position - len(found))
+        return refused
 
     def _size(self) -> int:
         return min(max(int(SECONDS / self._seconds), 1), MOST)
 
-    def _batch(self, number: int) -> MicroBatches:
-        """The micro-batches of step `number`, from 0; those of the next ones are on their way."""
+    def _batch(self, number: int) -> tuple[MicroBatches, int]:
+        """The micro-batches of step `number`, from 0, and their tokens; others are on their way."""
         if number != self._next:
             self.close()
             self._prepared = ahead(self._prepare, count(number))
         self._next = number + 1
         return next(self._prepared)
 
-    def _prepare(self, number: int) -> MicroBatches:
+    def _prepare(self, number: int) -> tuple[MicroBatches, int]:
         size = self.config.accumulation
         found = [self.batches.batch(place) for place in range(number * size, (number + 1) * size)]
-        return [self._padded(tokens, labels) for tokens, labels in found]
+        tokens = sum(rows.numel() for rows, _ in found)
+        return [self._padded(tokens, labels) for tokens, labels in found], tokens
 
     def _padded(self, tokens: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         length = tokens.shape[1]
@@ -122,9 +136,9 @@ class Blocks:
             key=len,
             default=nn.ModuleList([self.model]),
         )
+        self._compiled = [(layer, layer._compiled_call_impl) for layer in layers]
         for layer in layers:
             layer.compile(dynamic=False)
-        self._compiled = list(layers)
         self.graphs.loss = torch.compile(response_loss, dynamic=False)
         self.graphs.forget()
         self.notes.append(f"compiled: estimated to take {told}")
@@ -136,8 +150,8 @@ class Blocks:
     def release(self) -> None:
         """Let the layers be computed as before."""
         self.close()
-        for layer in self._compiled:
-            layer._compiled_call_impl = None
+        for layer, called in self._compiled:
+            layer._compiled_call_impl = called
 
 
 @contextmanager
@@ -158,8 +172,10 @@ def recorded(
         stack.enter_context(packed(model))
         graphs = Graphs(model, optimizer, config)
         stack.enter_context(graphs.taking_over())
+        stack.callback(graphs.forget)  # first of all: weights are copied when they are unpacked
         blocks = Blocks(model, graphs, batches, config, notes)
         stack.callback(model.train, mode)
+        stack.callback(forget, model)
         stack.callback(blocks.release)
         model.train()
         yield blocks

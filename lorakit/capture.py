@@ -10,9 +10,12 @@ inputs, and nothing may wait for the GPU. Knows no model and no training.
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from threading import RLock
 
 import torch
 from torch import Tensor
+
+RECORDING = RLock()  # held while a thread works on the stream on which all is recorded
 
 
 def warm_up(function: Callable[[], object], state: Sequence[Tensor], times: int = 3) -> None:
@@ -44,7 +47,7 @@ class Captured:
                 )
         self._inputs = [value.clone() for value in inputs]
         device = self._inputs[0].device
-        with torch.cuda.device(device):
+        with RECORDING, torch.cuda.device(device):
             # Warmed up and recorded on one stream, which is not the default: that cannot record.
             here, other = torch.cuda.current_stream(), aside(device)
             other.wait_stream(here)

@@ -26,6 +26,7 @@ from torch.autograd.function import once_differentiable
 from lorakit.lora import LoRALinear, lora_layers
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # they share their input
+_FORWARD = nn.Linear.forward
 FORMED_FROM = 256  # tokens, at the widths that are trained on a CPU
 _told: ContextVar[bool | None] = ContextVar("formed", default=None)
 
@@ -37,13 +38,9 @@ class FastLoRALinear(LoRALinear):
     place: int
 
     def forward(self, x: Tensor) -> Tensor:
-        siblings = self.siblings
-        if x is siblings.x:
-            return siblings.take(self.place)
-        if not torch.is_grad_enabled() or siblings.obstacle(x) is not None:
+        if not torch.is_grad_enabled() or self.siblings.obstacle(x) is not None:
             return super().forward(x)
-        siblings.x, siblings.results = x, siblings.compute(x)
-        return siblings.take(self.place)
+        return self.siblings.result(self.place, x)
 
 
 class Siblings:
@@ -52,18 +49,26 @@ class Siblings:
     def __init__(self, layers: Sequence[LoRALinear]):
         self.layers = list(layers)
         self.x: Tensor | None = None
-        self.results: tuple[Tensor, ...] = ()
+        self.results: list[Tensor | None] = []
 
     def obstacle(self, x: Tensor) -> str | None:
         """Why these layers have to compute `x` as in lora.py does, in words; None if not."""
         return next(filter(None, (obstacle(layer, x) for layer in self.layers)), None)
 
-    def take(self, place: int) -> Tensor:
-        """What was computed for layer `place`; the last one's lets go of all."""
+    def result(self, place: int, x: Tensor) -> Tensor:
+        """What layer `place` makes of x (..., in); each result is given out once."""
+        if x is not self.x or self.results[place] is None:
+            self.x, self.results = x, list(self.compute(x))
         found = self.results[place]
-        if place == len(self.layers) - 1:
-            self.x, self.results = None, ()
+        assert found is not None
+        self.results[place] = None
+        if not any(result is not None for result in self.results):
+            self.forget()
         return found
+
+    def forget(self) -> None:
+        """Let go of what no layer has asked for, as after an error midway."""
+        self.x, self.results = None, []
 
     def compute(self, x: Tensor) -> tuple[Tensor, ...]:
         """What each of the layers makes of x (..., in)."""
@@ -81,13 +86,20 @@ def set_fast(model: nn.Module, fast: bool) -> None:
             vars(layer).pop(field, None)
         parent, _, last = name.rpartition(".")
         family = next((family for family in SIBLINGS if last in family), last)
-        W = layer.base.weight
-        families.setdefault((parent, family, W.shape[1], W.dtype, W.device), []).append(layer)
+        # Not by the weight: to ask for a quantised one is to make it.
+        families.setdefault((parent, family, layer.A.shape[1], layer.A.device), []).append(layer)
     if fast:
         for layers in families.values():
             siblings = Siblings(layers)
             for place, layer in enumerate(layers):
                 vars(layer).update(siblings=siblings, place=place)
+
+
+def forget(model: nn.Module) -> None:
+    """Let go of what a forward that broke off has left in the model's adapters."""
+    for _, layer in lora_layers(model):
+        if isinstance(layer, FastLoRALinear):
+            layer.siblings.forget()
 
 
 def obstacle(layer: LoRALinear, x: Tensor | None = None) -> str | None:
@@ -96,11 +108,16 @@ def obstacle(layer: LoRALinear, x: Tensor | None = None) -> str | None:
         return "its adapter is merged or switched off"
     if layer.config.dropout and layer.training:
         return "dropout draws other inputs for the adapter than for the base"
-    if "weight" not in layer.base._parameters:
+    base = layer.base
+    if "weight" not in base._parameters:
         return "its base is quantised, and dequantised anew at each use"
+    if base.weight.requires_grad:
+        return "its base trains, too"
+    if base._forward_hooks or base._forward_pre_hooks or type(base).forward is not _FORWARD:
+        return "its base does more than a linear layer"
     if x is not None and torch.is_autocast_enabled(x.device.type):
         return "autocast chooses the precision of each product"
-    if x is not None and x.dtype != layer.base.weight.dtype:
+    if x is not None and x.dtype != base.weight.dtype:
         return "its input has another precision than its weight"
     return None
 
@@ -113,8 +130,7 @@ class _Products(torch.autograd.Function):
         Ws, biases, As, Bs = (tensors[i::4] for i in range(4))
         rows, ctx.scales, ctx.formed = _rows(x), scales, _forms(x, Ws, As)
         if ctx.formed:
-            sums = zip(Ws, As, Bs, scales, strict=True)
-            ys = [rows @ torch.addmm(W, B, A, alpha=scale).T for W, A, B, scale in sums]
+            ys = [rows @ W.T for W in _formed(Ws, As, Bs, scales)]
             ctx.save_for_backward(x, None, *Ws, *As, *Bs)
         else:
             h = rows @ _joined(As, x.dtype).T
@@ -132,22 +148,32 @@ class _Products(torch.autograd.Function):
         x, h, *tensors = ctx.saved_tensors
         n, dtype = len(grads), x.dtype
         Ws, As, Bs = tensors[:n], tensors[n : 2 * n], tensors[2 * n :]
-        rows, gs = _rows(x), [_rows(g) for g in grads]
-        hs = _split(rows @ _joined(As, dtype).T if h is None else h, As)
+        rows, gs, A = _rows(x), [_rows(g) for g in grads], _joined(As, dtype)
+        hs = _split(rows @ A.T if h is None else h, As)
+        right = [(scale * B).to(dtype) for B, scale in zip(Bs, ctx.scales, strict=True)]
+        gBs = [g @ B for g, B in zip(gs, right, strict=True)]
+        dx: Any = None
+        if ctx.needs_input_grad[0]:
+            Ws = _formed(Ws, As, Bs, ctx.scales) if ctx.formed else Ws
+            for g, W in zip(gs, Ws, strict=True):
+                dx = g @ W if dx is None else dx.addmm_(g, W)
+            dx = (dx if ctx.formed else dx.addmm_(_beside(gBs), A)).view(x.shape)
         none = rows.new_empty(1)  # a term that is not added: of the product its alpha is wanted
-        dx, found = None, []
-        for i, (g, W, A, B, scale) in enumerate(zip(gs, Ws, As, Bs, ctx.scales, strict=True)):
-            gB = g @ B.to(dtype)
-            if ctx.needs_input_grad[0]:
-                right = torch.addmm(W, B, A, alpha=scale) if ctx.formed else W
-                dx = g @ right if dx is None else dx.addmm_(g, right)
-                if not ctx.formed:
-                    dx.addmm_(gB, A.to(dtype), alpha=scale)
-            dA = torch.addmm(none, gB.T, rows, beta=0, alpha=scale)
-            dB = torch.addmm(none, hs[i].T, g, beta=0, alpha=scale).T
+        found = []
+        for i, (g, h, gB, B, scale) in enumerate(zip(gs, hs, gBs, Bs, ctx.scales, strict=True)):
+            dA = gB.T @ rows
+            dB = torch.addmm(none, h.T, g, beta=0, alpha=scale).T
             db = g.sum(0) if ctx.needs_input_grad[4 * i + 3] else None
-            found += [None, db, dA.to(A.dtype), dB.to(B.dtype)]
-        return None if dx is None else dx.view(x.shape), None, *found
+            found += [None, db, dA.to(As[i].dtype), dB.to(B.dtype)]
+        return dx, None, *found
+
+
+def _formed(
+    Ws: Sequence[Tensor], As: Sequence[Tensor], Bs: Sequence[Tensor], scales: Sequence[float]
+) -> Iterator[Tensor]:
+    """W' of each layer, made when it is asked for."""
+    for W, A, B, scale in zip(Ws, As, Bs, scales, strict=True):
+        yield torch.addmm(W, B, A, alpha=scale)
 
 
 def _forms(x: Tensor, Ws: Sequence[Tensor], As: Sequence[Tensor]) -> bool:
@@ -171,6 +197,10 @@ def as_if(tokens: int, device: str) -> Iterator[None]:
 
 def _rows(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1])
+
+
+def _beside(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts), 1)
 
 
 def _joined(As: Sequence[Tensor], dtype: torch.dtype) -> Tensor:

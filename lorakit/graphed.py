@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from lorakit.capture import aside
+from lorakit.capture import RECORDING, aside
 from lorakit.lora import LoRALinear
 from lorakit.step import TrainConfig, response_loss, step
 
@@ -32,11 +32,22 @@ def obstacle_to_recording(model: nn.Module, config: TrainConfig) -> str | None:
         return f"the {config.implementation} optimizer waits for the GPU"
     if config.gradient_checkpointing:
         return "gradient checkpointing looks at the state of random numbers"
-    for module in model.modules():
+    for name, module in model.named_modules():
         dropout = module.config.dropout if isinstance(module, LoRALinear) else 0
         if dropout or (isinstance(module, nn.Dropout) and module.p):
             return "dropout draws anew in each step"
+        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+        if any(hooks):
+            return f"{name or 'the model'} has a hook, which is Python"
     return None
+
+
+class Unrecorded(RuntimeError):
+    """A step could not be recorded; it was not done, or was `done` kernel by kernel."""
+
+    def __init__(self, reason: str, *, done: bool):
+        super().__init__(reason)
+        self.done = done
 
 
 class Graphs:
@@ -71,7 +82,10 @@ class Graphs:
         self._recorded.clear()
 
     def step(self, micro_batches: Sequence[tuple[Tensor, Tensor]], lr: float) -> None:
-        """Set a step off, without waiting for it; at most `MOST` between two reads."""
+        """Set a step off, without waiting for it; at most `MOST` between two reads.
+
+        Raises Unrecorded if a step of these shapes cannot be recorded.
+        """
         given = [tensor for pair in micro_batches for tensor in pair]
         shapes = tuple(tensor.shape for tensor in given)
         self.lr.fill_(lr)
@@ -93,26 +107,41 @@ class Graphs:
         held = [tensor.to(self.device, copy=True) for tensor in given]
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
-        with torch.cuda.device(self.device):
+        done = False
+        with RECORDING, torch.cuda.device(self.device):
             here = torch.cuda.current_stream()
             self._stream.wait_stream(here)
-            with torch.cuda.stream(self._stream):
-                self._work(held)
-            here.wait_stream(self._stream)
-            graph = torch.cuda.CUDAGraph()
-            # Other threads, a notebook's own among them, may use the GPU meanwhile.
-            with torch.cuda.graph(
-                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
-            ):
-                self._work(held)
-        self._recorded[shapes] = graph, held
+            try:
+                with torch.cuda.stream(self._stream):
+                    self._work(held)
+                here.wait_stream(self._stream)
+                done = True
+                graph = torch.cuda.CUDAGraph()
+                # Other threads, a notebook's own among them, may use the GPU meanwhile.
+                with torch.cuda.graph(
+                    graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+                ):
+                    self._work(held)
+            except RuntimeError as error:
+                # A recording keeps memory of its own, beside a step's; and not all can be recorded.
+                if not done and not isinstance(error, torch.OutOfMemoryError):
+                    raise
+                reason = str(error).splitlines()[0]
+            else:
+                self._recorded[shapes] = graph, held
+                return
+        raise Unrecorded(reason, done=done)
 
     def _work(self, held: Sequence[Tensor]) -> None:
         def check(loss: Tensor, grad_norm: Tensor) -> None:
             self.bad.copy_((self.bad > 0) | ~(loss + grad_norm).isfinite())
 
         pairs = list(zip(held[::2], held[1::2], strict=True))
-        found = step(self.model, self.optimizer, pairs, self.config, check=check, loss=self.loss)
+        try:
+            parts = self.model, self.optimizer, pairs, self.config
+            found = step(*parts, check=check, loss=self.loss)
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)  # also what an error left half made
         self._log.index_copy_(0, self._count, torch.stack([x.float() for x in found])[None])
         self._count += 1
 

@@ -13,6 +13,7 @@ model is packed its base weights are views of P. The factors go into P before ev
 a model's at once.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
@@ -118,6 +119,12 @@ class PackedSiblings(Siblings):
         self.out, self.scale = sum(self.outs), layers[0].config.scale
         self.factors = [factor for layer in layers for factor in (layer.A, layer.B)]
 
+    def __deepcopy__(self, memo: dict) -> Siblings:
+        """A copied model is not packed: the factors of this one go into P."""
+        found = memo[id(self)] = Siblings(())  # before its layers, which lead back to it
+        found.layers = copy.deepcopy(self.layers, memo)
+        return found
+
     def compute(self, x: Tensor) -> tuple[Tensor, ...]:
         rows = x.reshape(-1, x.shape[-1])
         y, _ = packed_product(rows, self.P, self.factors, self.out, self.scale)
@@ -139,8 +146,11 @@ def packed(model: nn.Module) -> Iterator[int]:
     kinds: dict[tuple, list[Siblings]] = {}
     for siblings in families.values():
         first, *others = siblings.layers
-        if all(layer.config.scale == first.config.scale for layer in others):
-            W = first.base.weight
+        W = first.base.weight
+        if all(
+            layer.config.scale == first.config.scale and layer.base.weight.dtype == W.dtype
+            for layer in others
+        ):
             kinds.setdefault((W.dtype, W.device, first.A.dtype), []).append(siblings)
     before = [siblings for kind in kinds.values() for siblings in kind]
     hook = None
@@ -151,16 +161,18 @@ def packed(model: nn.Module) -> Iterator[int]:
             for arena in arenas:
                 arena.pack()
 
-        hook = model.register_forward_pre_hook(pack)
+        if arenas:
+            hook = model.register_forward_pre_hook(pack)
         yield sum(len(siblings.layers) for siblings in before)
     finally:
         if hook is not None:
             hook.remove()
-        for siblings in before:
-            for layer in siblings.layers:
-                vars(layer)["siblings"] = siblings
-                for p in (layer.base.weight, layer.A, layer.B):
-                    p.data = p.data.clone(memory_format=torch.contiguous_format)
+        layers = [(layer, siblings) for siblings in before for layer in siblings.layers]
+        for layer, siblings in layers:  # all of them first: copying may fail for lack of memory
+            vars(layer)["siblings"] = siblings
+        for layer, _ in layers:
+            for p in (layer.base.weight, layer.A, layer.B):
+                p.data = p.data.clone(memory_format=torch.contiguous_format)
 
 
 class Arena:
@@ -178,32 +190,32 @@ class Arena:
         self.scales = torch.empty_like(self.factors)
         self.index = torch.empty(len(self.factors), dtype=torch.int64, device=self.factors.device)
         self._taken = 0
-        places = torch.arange(ends[-1], device=self.index.device)
         for siblings, (height, width), end in zip(families, shapes, ends, strict=True):
-            own = slice(end - height * width, end)
-            self._take(
-                siblings, self.matrices[own].view(height, width), places[own].view(height, width)
-            )
+            start = end - height * width
+            self._take(siblings, self.matrices[start:end].view(height, width), start)
 
-    def _take(self, siblings: Siblings, P: Tensor, places: Tensor) -> None:
-        """Move the siblings' weights into P, and note where their factors go in it."""
+    def _take(self, siblings: Siblings, P: Tensor, start: int) -> None:
+        """Move the siblings' weights into P, which begins at `start`, and note their factors'."""
         packed = PackedSiblings(siblings.layers, P)
-        top, low, left = 0, packed.out, siblings.layers[0].base.in_features
+        inner = siblings.layers[0].base.in_features
+        top, low, left = 0, packed.out, inner
         for layer in siblings.layers:
-            rows, ranks = slice(top, top + layer.base.out_features), layer.config.rank
-            W = P[rows, : layer.base.in_features]
+            height, rank = layer.base.out_features, layer.config.rank
+            W = P[top : top + height, :inner]
             W.copy_(layer.base.weight.detach())
             layer.base.weight.data = W
-            self._place(layer.A, 1.0, places[low : low + ranks, : layer.base.in_features])
-            self._place(layer.B, layer.config.scale, places[rows, left : left + ranks])
+            self._place(layer.A, 1.0, start + low * P.shape[1], P.shape[1])
+            self._place(layer.B, layer.config.scale, start + top * P.shape[1] + left, P.shape[1])
             vars(layer)["siblings"] = packed
-            top, low, left = rows.stop, low + ranks, left + ranks
+            top, low, left = top + height, low + rank, left + rank
 
-    def _place(self, factor: nn.Parameter, scale: float, places: Tensor) -> None:
+    def _place(self, factor: nn.Parameter, scale: float, start: int, width: int) -> None:
+        """A factor's numbers lie in rows from `start` on, each `width` after the one before."""
         own = slice(self._taken, self._taken + factor.numel())
         factor.data = self.factors[own].view(factor.shape)
-        self.scales[own], self.index[own] = scale, places.flatten()
-        self._taken = own.stop
+        rows, columns = (torch.arange(n, device=self.index.device) for n in factor.shape)
+        self.index[own] = (start + rows[:, None] * width + columns).flatten()
+        self.scales[own], self._taken = scale, own.stop
 
     @torch.no_grad()
     def pack(self) -> None:

@@ -1,4 +1,5 @@
-"""A run in progress as a folder: stop it today, take it up tomorrow, get the same bits.
+"""A run in progress as a folder: stop it today, take it up tomorrow, get the same bits (where steps
+are recorded on a GPU: the same up to rounding).
 
     trainable.safetensors    what trains          optimizer.safetensors    its AdamW state
     run.json                 config, history and so the position, the data's fingerprint

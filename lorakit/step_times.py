@@ -44,7 +44,7 @@ def step_times(run: Run, *, steps: int = 7) -> dict[str, StepTimes]:
     Each step is done kernel by kernel, and each phase waited for: on a GPU, too.
     """
     trainings = {kind: _training(run, kind, WARM + steps) for kind in KINDS}
-    taken: dict[str, dict[str, list[float]]] = {kind: {} for kind in KINDS}
+    taken: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     for _ in range(WARM + steps):
         for kind, training in trainings.items():
             device = next(iter(training.parameters.values())).device
@@ -55,12 +55,18 @@ def step_times(run: Run, *, steps: int = 7) -> dict[str, StepTimes]:
                 start = time.perf_counter()
                 yield
                 _wait(device)
-                taken[kind].setdefault(name, []).append(time.perf_counter() - start)
+                now = taken[kind][-1]
+                now[name] = now.get(name, 0.0) + time.perf_counter() - start
 
+            taken[kind].append({})
             training.step(phase=phase)
-    names = ("forward", "backward", "optimizer")
     return {
-        kind: StepTimes(**{name: median(of[name][WARM * run.accumulation :]) for name in names})
+        kind: StepTimes(
+            **{
+                name: median(step[name] for step in of[WARM:])
+                for name in ("forward", "backward", "optimizer")
+            }
+        )
         for kind, of in taken.items()
     }
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lorakit import parallel
-from lorakit.blocks import Blocks, recorded
+from lorakit.blocks import Blocks, Done, recorded
+from lorakit.fast import forget
 from lorakit.graphed import obstacle_to_recording
 from lorakit.history import History, StepRecord
 from lorakit.step import Phase, TrainConfig, make_optimizer, no_phase, prepare, step
@@ -105,6 +106,9 @@ class Training:
                 )
         except _Stopped:
             return None
+        except BaseException:
+            forget(self.model)
+            raise
         finally:
             self.optimizer.zero_grad(set_to_none=True)
             self.model.train(mode)
@@ -128,50 +132,67 @@ class Training:
     ) -> History:
         """Train to the last step, or until `stop()` is true; `on_step` hears of each step.
 
+        On a GPU it hears of several together, at the end of their block: the weights are then those
+        after the last of them. Such steps are the others' up to rounding, and which steps they are
+        depends on the clock; `capture=False` in the config gives the same bits each time.
+
         Raises Diverged, naming step and learning rate, when the loss is no longer finite; the
         history keeps every step before.
         """
         with ExitStack() as stack:
             blocks: Blocks | None = None
             while self.position < self.config.steps:
-                if self._recordable(phase):
+                if self._recordable(phase, blocks is not None):
                     if blocks is None:
                         parts = self.model, self.optimizer, self.batches, self.config
                         blocks = stack.enter_context(recorded(*parts, self.history.notes))
-                    records = self._block(blocks, stop, phase)
+                    if not self._block(blocks, stop, on_step, phase):
+                        break
                 else:
                     record = self.step(stop, phase)
-                    records = [] if record is None else [record]
-                if not records:
-                    break
-                for record in records:
+                    if record is None:
+                        break
                     on_step(record)
         return self.history
 
-    def _recordable(self, phase: Phase) -> bool:
+    def _recordable(self, phase: Phase, begun: bool) -> bool:
         """Whether the next steps are to be done by recordings, unseen by `phase`.
 
         The first steps are not: they make the optimizer's state, and are listened to. A phase hook
         may say when it wants to see a step again (`due`), and is told of others; else it sees each.
         """
-        if self.obstacle is not None or self.position < 2 or not self.optimizer.state:
+        if self.obstacle is not None or self.position < 2 or torch.is_autocast_enabled("cuda"):
             return False
-        if self.config.steps - self.position < WORTH:
+        if not begun and self.config.steps - self.position < WORTH:
             return False
         return phase is no_phase or not getattr(phase, "due", lambda: True)()
 
-    def _block(self, blocks: Blocks, stop: Callable[[], bool], phase: Phase) -> list[StepRecord]:
+    def _block(
+        self,
+        blocks: Blocks,
+        stop: Callable[[], bool],
+        on_step: Callable[[StepRecord], None],
+        phase: Phase,
+    ) -> bool:
+        """Do a block of steps; whether any was done, or is to be done in another way."""
         records: list[StepRecord] = []
-        for done in blocks.more(self.position, stop):
+
+        def tell(done: Done) -> None:
             number = self.position + 1
             lr = self.config.learning_rate(number)
             self._check_finite(number, lr, done.loss, done.grad_norm)
-            record = StepRecord(step=number, lr=lr, **done._asdict())
-            self.history.steps.append(record)
-            records.append(record)
-        if records and phase is not no_phase:
-            phase.passed(len(records), records[0].seconds)  # type: ignore[attr-defined]
-        return records
+            records.append(StepRecord(step=number, lr=lr, **done._asdict()))
+            self.history.steps.append(records[-1])
+
+        try:
+            refused = blocks.more(self.position, stop, tell)
+        finally:  # what was done is told, whatever ended it
+            if records and phase is not no_phase:
+                phase.passed(len(records), records[0].seconds)  # type: ignore[attr-defined]
+            for record in records:
+                on_step(record)
+        self.obstacle = refused
+        return bool(records) or refused is not None
 
     def _check_finite(self, number: int, lr: float, loss: float, grad_norm: float) -> None:
         for name, value in {"loss": loss, "gradient norm": grad_norm}.items():

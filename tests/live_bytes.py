@@ -3,12 +3,13 @@
 import weakref
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the storages of `model` and of whatever is made inside the block."""
+    """Counts the storages of `model` and of whatever is made inside the block, estimates apart."""
 
     def __init__(self, model: torch.nn.Module):
         super().__init__()
@@ -21,7 +22,7 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         made = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(made):
-            if isinstance(leaf, torch.Tensor):
+            if isinstance(leaf, torch.Tensor) and not isinstance(leaf, FakeTensor):
                 self._see(leaf)
         return made
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lorakit.fast import FORMED_FROM, FastLoRALinear, as_if, obstacle, set_fast
+from lorakit.fast import FORMED_FROM, FastLoRALinear, as_if, forget, obstacle, set_fast
 from lorakit.lora import LoRAConfig, LoRALinear, inject, lora_layers
 from lorakit.merging import merge
 from lorakit.model import Llama, ModelConfig
@@ -191,6 +191,12 @@ def test_what_takes_the_taught_path_says_so():
     assert "dropout" in obstacle(inject_one(dropout=0.1))
     assert obstacle(inject_one(dropout=0.1).eval()) is None
     assert "another precision" in obstacle(inject_one(), x.double())
+    trains = inject_one()
+    trains.base.weight.requires_grad_(True)
+    assert "trains" in obstacle(trains)
+    heard = inject_one()
+    heard.base.register_forward_hook(lambda *_: None)
+    assert "more than a linear layer" in obstacle(heard)
     silenced = inject_one()
     silenced.enabled = False
     assert "switched off" in obstacle(silenced)
@@ -253,6 +259,50 @@ def test_a_copy_of_a_fast_model_is_a_model_of_its_own():
     expected = gradients(model)
     assert difference(gradients(model), expected) == 0
     assert gradients(other)["loss"] != expected["loss"]
+
+
+def test_a_layer_asked_twice_answers_as_it_is_by_then():
+    model = adapted()
+    set_fast(model, True)
+    layer = model.get_submodule("model.layers.0.self_attn.q_proj")
+    x = torch.randn(2, 4, 32, dtype=torch.float64)
+    before = layer(x)
+    layer.B.data.zero_()
+    torch.testing.assert_close(layer(x), layer.base(x))
+    layer.enabled = False
+    assert torch.equal(layer(x), layer.base(x)) and not torch.equal(layer(x), before)
+
+
+def test_what_a_broken_forward_left_can_be_let_go():
+    model = adapted()
+    set_fast(model, True)
+    mlp = model.get_submodule("model.layers.0.mlp")
+    mlp.gate_proj(torch.randn(2, 4, 32, dtype=torch.float64))
+    assert mlp.up_proj.siblings.x is not None
+    forget(model)
+    assert mlp.up_proj.siblings.x is None and not mlp.up_proj.siblings.results
+
+
+def test_a_base_that_trains_beside_its_adapter_has_its_gradient():
+    model = adapted()
+    for p in model.parameters():
+        p.requires_grad_(True)
+    expected = gradients(model)
+    set_fast(model, True)
+    assert difference(gradients(model), expected) == 0
+
+
+def test_a_copy_made_while_packed_is_a_model_of_its_own():
+    model = adapted()
+    set_fast(model, True)
+    with packed(model):
+        other = copy.deepcopy(model)
+        for _, layer in lora_layers(other):
+            layer.B.data.zero_()
+        found = gradients(other)["loss"]
+    set_fast(other, False)
+    torch.testing.assert_close(found, gradients(other)["loss"])
+    assert found != gradients(model)["loss"]
 
 
 def test_between_forwards_nothing_is_held():
