@@ -1,26 +1,30 @@
 """Steps as CUDA graphs, block by block; what needs no GPU of it, and then what does."""
 
 import dataclasses
+import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 import torch
 from torch import nn
 
+from lorakit import blocks
 from lorakit.ahead import ahead
 from lorakit.blocks import MOST, bucket
-from lorakit.graphed import obstacle_to_recording
+from lorakit.graphed import Unrecorded, obstacle_to_recording
 from lorakit.history import StepRecord
 from lorakit.lora import LoRAConfig, inject
 from lorakit.memory import Recorder
 from lorakit.model import Llama
 from lorakit.presets import PRESETS
 from lorakit.resume import load_checkpoint, save_checkpoint
-from lorakit.step import TrainConfig
+from lorakit.step import TrainConfig, step
 from lorakit.text import Batches, Encoded
 from lorakit.train import Diverged, Training
 
+train = sys.modules["lorakit.train"]  # the module: lorakit.train is the function
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
@@ -81,6 +85,154 @@ def test_closing_ends_the_thread():
 )
 def test_what_is_not_recorded_says_why(options, said):
     assert said in obstacle_to_recording(nn.Linear(2, 2), TrainConfig(**options))
+
+
+class Exploding(TrainConfig):
+    """A learning rate that is far too high for one step, the twelfth."""
+
+    def learning_rate(self, step: int) -> float:
+        return 1e36 if step == 12 else 1e-3
+
+
+class StandIn:
+    """What `Graphs` does, by eager steps on a CPU, one by one; it may refuse the `bad`-th."""
+
+    bad: int | None = None
+    shapes = 1
+
+    def __init__(self, model, optimizer, config, loss=None):
+        self.parts, self.read_out, self.steps = (model, optimizer), [], 0
+        self.config, self.loss = config, loss
+
+    @contextmanager
+    def taking_over(self):
+        yield
+
+    def step(self, micro_batches, lr) -> None:
+        self.steps += 1
+        if self.steps == type(self).bad:
+            raise Unrecorded("it cannot", done=False)
+        model, optimizer = self.parts
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        found = step(model, optimizer, micro_batches, self.config)
+        self.read_out.append(tuple(x.item() for x in found))
+
+    def read(self):
+        found, self.read_out = self.read_out, []
+        return found
+
+    def forget(self) -> None:
+        self.shapes = 0
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Blocks of steps on a CPU, each of four steps."""
+    monkeypatch.setattr(train, "obstacle_to_recording", lambda model, config: None)
+    monkeypatch.setattr(blocks, "Graphs", StandIn)
+    monkeypatch.setattr(blocks.Blocks, "_size", lambda self: 4)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    monkeypatch.setattr(StandIn, "bad", None)
+    return StandIn
+
+
+def small(**options) -> Training:
+    return Training(model("lora", "cpu").float(), batches((17, 30, 41)), config(**options))
+
+
+def test_blocks_train_as_single_steps_do(stand_in):
+    heard: list[StepRecord] = []
+    history = small(steps=20).run(on_step=heard.append)
+    expected = Training(
+        model("lora", "cpu").float(), batches((17, 30, 41)), config(steps=20, capture=False)
+    )
+    expected.obstacle = "on purpose"
+    assert history.losses == pytest.approx(expected.run().losses, rel=1e-5)
+    assert heard == history.steps and [r.step for r in heard] == list(range(1, 21))
+    assert [r.lr for r in heard] == [r.lr for r in expected.history.steps]
+    assert [r.tokens for r in heard] == [r.tokens for r in expected.history.steps]
+
+
+def test_a_stop_between_two_steps_of_a_block_leaves_those_that_were_done(stand_in):
+    training = small(steps=40)
+    asked = iter(range(10**6))
+    training.run(stop=lambda: next(asked) >= 8)
+    assert 2 < training.position < 10
+    whole = small(steps=40)
+    whole.run()
+    training.run()
+    assert training.history.losses == pytest.approx(whole.history.losses, rel=1e-5)
+
+
+def test_an_error_in_mid_block_leaves_what_was_done_in_the_history(stand_in):
+    training = small(steps=40)
+    real = training.batches
+
+    class Broken(Batches):
+        def batch(self, position: int):
+            if position == 12:
+                raise KeyError(position)
+            return super().batch(position)
+
+    training.batches = Broken(**vars(real))
+    heard: list[StepRecord] = []
+    with pytest.raises(KeyError):
+        training.run(on_step=heard.append)
+    assert training.position == 12 and heard == training.history.steps
+    assert all(int(s["step"]) == 12 for s in training.optimizer.state.values())
+    training.batches = real
+    whole = small(steps=40)
+    whole.run()
+    assert training.run().losses == pytest.approx(whole.history.losses, rel=1e-5)
+
+
+def test_after_a_step_that_cannot_be_recorded_the_run_goes_on_step_by_step(stand_in, monkeypatch):
+    monkeypatch.setattr(stand_in, "bad", 7)
+    training = small(steps=30)
+    history = training.run()
+    assert [r.step for r in history.steps] == list(range(1, 31))
+    assert training.obstacle == "it cannot"
+    assert "from here on steps are done kernel by kernel: it cannot" in history.notes
+    monkeypatch.setattr(stand_in, "bad", None)
+    assert history.losses == pytest.approx(small(steps=30).run().losses, rel=1e-5)
+
+
+def test_good_steps_before_one_that_diverged_are_heard_of(stand_in):
+    training = Training(model("full", "cpu"), batches(), Exploding(steps=40, compile=False))
+    heard: list[StepRecord] = []
+    with pytest.raises(Diverged, match="at step 13"):
+        training.run(on_step=heard.append)
+    assert [r.step for r in heard] == list(range(1, 13)) == [r.step for r in training.history.steps]
+
+
+def test_a_recorder_is_told_of_steps_that_it_did_not_see(stand_in):
+    training = small(steps=30)
+    recorder = Recorder(training.model, training.optimizer)
+    training.run(phase=recorder)
+    assert recorder._steps == 30 and 2 <= recorder.followed < 30
+
+
+def test_a_phase_hook_without_wishes_sees_every_step(stand_in):
+    seen: list[str] = []
+
+    @contextmanager
+    def phase(name):
+        seen.append(name)
+        yield
+
+    small(steps=12).run(phase=phase)
+    assert seen.count("step") == 12
+
+
+def test_a_few_last_steps_are_not_worth_a_recording_but_go_along_with_one(stand_in):
+    few = small(steps=9)
+    few.run()
+    assert not few.history.notes
+    many = small(steps=21, compile=None)
+    many.run()
+    [note] = many.history.notes
+    assert note.startswith("not compiled: that would take about 12 s, and save about 0 s")
 
 
 def model(method: str = "lora", device: str = "cuda") -> Llama:
@@ -169,13 +321,6 @@ def test_a_run_of_recordings_stops_in_time_and_is_taken_up_again(tmp_path):
     assert history.losses == pytest.approx(whole.losses, rel=3e-2)
 
 
-class Exploding(TrainConfig):
-    """A learning rate that is far too high for one step, the twelfth."""
-
-    def learning_rate(self, step: int) -> float:
-        return 1e36 if step == 12 else 1e-3
-
-
 @on_gpu
 def test_a_run_that_diverges_leaves_the_weights_of_the_last_good_step():
     options = Exploding(steps=80, compile=False)
@@ -205,8 +350,6 @@ def test_a_recorder_sees_the_first_steps_and_counts_the_others():
 
 @on_gpu
 def test_a_phase_hook_that_says_nothing_sees_every_step():
-    from contextlib import contextmanager
-
     seen: list[str] = []
 
     @contextmanager

@@ -8,6 +8,7 @@ import torch
 from command_line import lorakit_
 from weights import assert_same_weights, weights
 
+import lorakit
 from lorakit.adapters import load_adapter, save_adapter
 from lorakit.checkpoint import load_base
 from lorakit.lora import LoRAConfig, inject
@@ -124,3 +125,13 @@ def test_an_adapter_over_plain_weights_is_not_dequantised(tiny_base, over):
     refused = merging(tiny_base, adapter, "--dequantised", code=1)
     assert "is no whole adapter: it has no adapter_model.safetensors" in refused.stderr
     assert not Path("merged").exists()
+
+
+def test_a_base_that_knows_few_words_takes_an_adapter_in_too():
+    adapter = Path(lorakit.__file__).parents[1] / "data" / "adapters" / "record-0"
+    merging("mini", adapter)
+    merged, _ = load_base("merged")
+    expected, _ = load_base("mini")
+    load_adapter(expected, adapter)
+    merge_and_unload(expected)
+    assert_same_weights(merged, weights(expected))
