@@ -91,7 +91,7 @@ CASES = {
     "memory": Case(
         'widgets.MemoryExplorer(lk.PRESETS["mini"], run, length=80, measure=False)', "rank"
     ),
-    "budget": Case('widgets.BudgetExplorer("smollm2-135m", batch_size=4, budget=4)', "rank"),
+    "budget": Case('widgets.BudgetExplorer("mini", batch_size=4, budget=0.1)', "batch size"),
     "spectrum": Case("widgets.SpectrumExplorer(full, lora)", "cut at rank"),
     "truncation": Case("widgets.TruncationExplorer(full)", "rank"),
     "sweep": Case('widgets.SweepExplorer("rank")', "method"),
@@ -160,7 +160,7 @@ class Way:
             self.node.evaluate(self.watch)
             self.cell.lab.page.keyboard.press("ArrowRight" if self.right else "ArrowLeft")
             with contextlib.suppress(TimeoutError):
-                self.cell.lab.page.wait_for_function(FIRST, arg=self.node, timeout=20_000)
+                self.cell.lab.page.wait_for_function(FIRST, arg=self.node, timeout=5000)
                 seen = self.node.evaluate(READ)
                 time.sleep(0.2)
                 return seen["first"] - seen["key"]

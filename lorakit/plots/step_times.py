@@ -32,7 +32,7 @@ def draw_step_times(ax: Axes, times: Mapping[str, Any]) -> None:
         for bar, color in zip(bars, colors, strict=True):
             bar.set_facecolor(_paler(color, shade))
         left += widths
-    limit = 1.28 * left.max()
+    limit = 1.4 * left.max()
     for row, (found, end) in enumerate(zip(times.values(), left, strict=True)):
         words = f" {1000 * found.total:.0f} ms"
         if "floor" in times:
