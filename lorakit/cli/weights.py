@@ -164,7 +164,11 @@ def merge(
         model.to(wanted)
     load_adapter(model, adapter)
     model.eval()
-    tokens = torch.arange(min(16, model.config.vocab_size))[None]  # any: no words are every base's
+    try:
+        asked = tokenizer.encode(tokenizer.prompt("What does a merge change?"))
+    except ValueError:  # a base of few words, which are not these
+        asked = list(range(min(16, model.config.vocab_size)))
+    tokens = torch.tensor([asked])
     with torch.no_grad():
         adapted = model(tokens)
     errors: dict[str, MergeError] = {}

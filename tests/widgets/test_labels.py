@@ -26,6 +26,7 @@ from lorakit.widgets import (
     RealModelExplorer,
     ShelfExplorer,
     Sketch,
+    StepTimesExplorer,
     SweepExplorer,
     WhenFullWinsExplorer,
     shown,
@@ -40,6 +41,7 @@ MADE = (
 )
 OTHERS = {
     "pace": lambda run: PaceExplorer(replace(run, steps=1)),
+    "step times": StepTimesExplorer,
     "race": lambda run: RaceExplorer(run, ranks=(1, 4)),
     "rank and alpha": lambda run: RankAlphaExplorer(run),
     "sweep": lambda run: SweepExplorer("rank"),
