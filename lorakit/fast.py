@@ -15,8 +15,6 @@ forward and again in backward: it is exact there, and smaller than the results t
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -28,7 +26,6 @@ from lorakit.lora import LoRALinear, lora_layers
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # they share their input
 _FORWARD = nn.Linear.forward
 FORMED_FROM = 256  # tokens, at the widths that are trained on a CPU
-_told: ContextVar[bool | None] = ContextVar("formed", default=None)
 
 
 class FastLoRALinear(LoRALinear):
@@ -48,6 +45,7 @@ class Siblings:
 
     def __init__(self, layers: Sequence[LoRALinear]):
         self.layers = list(layers)
+        self.formed: bool | None = None  # whether W' is formed; None, as `_forms` says
         self.x: Tensor | None = None
         self.results: list[Tensor | None] = []
 
@@ -74,7 +72,8 @@ class Siblings:
         """What each of the layers makes of x (..., in)."""
         scales = [layer.config.scale for layer in self.layers]
         parts = [(layer.base.weight, layer.base.bias, layer.A, layer.B) for layer in self.layers]
-        return _Products.apply(x, scales, *(tensor for part in parts for tensor in part))
+        formed = _forms(x, self.layers[0], self.formed)
+        return _Products.apply(x, scales, formed, *(tensor for part in parts for tensor in part))
 
 
 def set_fast(model: nn.Module, fast: bool) -> None:
@@ -126,9 +125,9 @@ class _Products(torch.autograd.Function):
     """x (..., in); W (out, in), bias, A (rank, in), B (out, rank) of each -> (..., out) each."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scales: list[float], *tensors: Tensor):
+    def forward(ctx: Any, x: Tensor, scales: list[float], formed: bool, *tensors: Tensor):
         Ws, biases, As, Bs = (tensors[i::4] for i in range(4))
-        rows, ctx.scales, ctx.formed = _rows(x), scales, _forms(x, Ws, As)
+        rows, ctx.scales, ctx.formed = _rows(x), scales, formed
         if ctx.formed:
             ys = [rows @ W.T for W in _formed(Ws, As, Bs, scales)]
             ctx.save_for_backward(x, None, *Ws, *As, *Bs)
@@ -163,9 +162,9 @@ class _Products(torch.autograd.Function):
         for i, (g, h, gB, B, scale) in enumerate(zip(gs, hs, gBs, Bs, ctx.scales, strict=True)):
             dA = gB.T @ rows
             dB = torch.addmm(none, h.T, g, beta=0, alpha=scale).T
-            db = g.sum(0) if ctx.needs_input_grad[4 * i + 3] else None
+            db = g.sum(0) if ctx.needs_input_grad[4 * i + 4] else None
             found += [None, db, dA.to(As[i].dtype), dB.to(B.dtype)]
-        return dx, None, *found
+        return dx, None, None, *found
 
 
 def _formed(
@@ -176,23 +175,20 @@ def _formed(
         yield torch.addmm(W, B, A, alpha=scale)
 
 
-def _forms(x: Tensor, Ws: Sequence[Tensor], As: Sequence[Tensor]) -> bool:
+def _forms(x: Tensor, layer: LoRALinear, told: bool | None) -> bool:
     """Whether W' is formed: where that is exact, and smaller than the results that it spares."""
-    told, dtype = _told.get(), Ws[0].dtype
     enough = x.numel() // x.shape[-1] >= FORMED_FROM if told is None else told
-    exact = dtype == As[0].dtype and dtype in (torch.float32, torch.float64)
+    dtype = layer.base.weight.dtype
+    exact = dtype == layer.A.dtype and dtype in (torch.float32, torch.float64)
     return enough and exact and x.device.type == "cpu"
 
 
-@contextmanager
-def as_if(tokens: int, device: str) -> Iterator[None]:
-    """Within the block layers choose as they would for so many tokens on a `device` of this type:
-    an estimate takes a small step in place of a large one."""
-    before = _told.set(device == "cpu" and tokens >= FORMED_FROM)
-    try:
-        yield
-    finally:
-        _told.reset(before)
+def as_for(model: nn.Module, tokens: int, device: str) -> None:
+    """Let adapters be computed as they would be for so many tokens on a `device` of this type: an
+    estimate takes a small step in place of a large one."""
+    for _, layer in lora_layers(model):
+        if isinstance(layer, FastLoRALinear):
+            layer.siblings.formed = device == "cpu" and tokens >= FORMED_FROM
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
 """The fast layer and the packed one compute what lora.py computes."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 
-from lorakit.fast import FORMED_FROM, FastLoRALinear, as_if, forget, obstacle, set_fast
+from lorakit.fast import FORMED_FROM, FastLoRALinear, as_for, forget, obstacle, set_fast
 from lorakit.lora import LoRAConfig, LoRALinear, inject, lora_layers
 from lorakit.merging import merge
 from lorakit.model import Llama, ModelConfig
@@ -63,8 +64,21 @@ def test_the_fast_layer_is_the_taught_one_in_float64(options, tokens):
     expected = gradients(model)
     set_fast(model, True)
     assert {type(layer) for _, layer in lora_layers(model)} == {FastLoRALinear}
-    with as_if(tokens, "cpu"):
-        assert difference(gradients(model), expected) < 1e-12
+    as_for(model, tokens, "cpu")
+    assert difference(gradients(model), expected) < 1e-12
+
+
+@pytest.mark.parametrize("how", ["fast", "packed"])
+def test_layers_that_are_compiled_are_one_graph_and_compute_the_same(how):
+    model = adapted(torch.float32)
+    expected = gradients(model)
+    set_fast(model, True)
+    torch._dynamo.reset()
+    with packed(model) if how == "packed" else nullcontext():
+        for layer in model.model.layers:
+            layer.compile(dynamic=False, fullgraph=True, backend="aot_eager")
+        assert difference(gradients(model), expected) < 1e-5
+    assert torch._dynamo.utils.counters["frames"]["ok"] <= len(model.model.layers)
 
 
 def test_for_many_tokens_less_is_kept_for_backward():

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
-from lorakit.fast import as_if
+from lorakit.fast import as_for
 from lorakit.lora import LoRAConfig, inject
 from lorakit.memory.scribe import BackwardDone, Log, Scribe
 from lorakit.memory.tracker import state, weights
@@ -35,7 +35,7 @@ def dry_run(
     model has as many layers as its config says. Without `whole` the optimizer is left out. The step
     may be a small one in place of one of so many `tokens` a micro-batch.
     """
-    with FakeTensorMode(), as_if(tokens, target):
+    with FakeTensorMode():
         scribe = Scribe(device, target, whole)
         ready = _quantized(model, dtype, device) if quantized else None
         with scribe:
@@ -43,6 +43,7 @@ def dry_run(
             if lora is not None:
                 inject(net, lora)
             prepare(net, config)
+            as_for(net, tokens, target)
             optimizer = make_optimizer(net, config)
             scribe.watch(net, optimizer)
             for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
