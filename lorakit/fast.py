@@ -24,7 +24,6 @@ from torch.autograd.function import once_differentiable
 from lorakit.lora import LoRALinear, lora_layers
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # they share their input
-_FORWARD = nn.Linear.forward
 FORMED_FROM = 256  # tokens, at the widths that are trained on a CPU
 
 
@@ -112,7 +111,11 @@ def obstacle(layer: LoRALinear, x: Tensor | None = None) -> str | None:
         return "its base is quantised, and dequantised anew at each use"
     if base.weight.requires_grad:
         return "its base trains, too"
-    if base._forward_hooks or base._forward_pre_hooks or type(base).forward is not _FORWARD:
+    if (
+        base._forward_hooks
+        or base._forward_pre_hooks
+        or type(base).forward is not nn.Linear.forward
+    ):
         return "its base does more than a linear layer"
     if x is not None and torch.is_autocast_enabled(x.device.type):
         return "autocast chooses the precision of each product"

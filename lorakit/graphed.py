@@ -43,11 +43,7 @@ def obstacle_to_recording(model: nn.Module, config: TrainConfig) -> str | None:
 
 
 class Unrecorded(RuntimeError):
-    """A step could not be recorded; it was not done, or was `done` kernel by kernel."""
-
-    def __init__(self, reason: str, *, done: bool):
-        super().__init__(reason)
-        self.done = done
+    """A step could not be recorded. Whether it was done, kernel by kernel, `read` tells."""
 
 
 class Graphs:
@@ -130,7 +126,7 @@ class Graphs:
             else:
                 self._recorded[shapes] = graph, held
                 return
-        raise Unrecorded(reason, done=done)
+        raise Unrecorded(reason)
 
     def _work(self, held: Sequence[Tensor]) -> None:
         def check(loss: Tensor, grad_norm: Tensor) -> None:

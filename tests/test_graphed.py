@@ -113,7 +113,7 @@ class StandIn:
         self.steps += 1
         type(self).total += 1
         if self.steps == type(self).bad:
-            raise Unrecorded("it cannot", done=False)
+            raise Unrecorded("it cannot")
         model, optimizer = self.parts
         for group in optimizer.param_groups:
             group["lr"] = lr
