@@ -8,9 +8,11 @@ kernels and addresses, and no Python: what differs from call to call must be a t
 inputs, and nothing may wait for the GPU. Knows no model and no training.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from threading import RLock
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,8 +57,7 @@ class Captured:
                 warm_up(lambda: function(*self._inputs), state)
             here.wait_stream(other)
             self._graph = torch.cuda.CUDAGraph()
-            # Other threads, a notebook's own among them, may use the GPU meanwhile.
-            with torch.cuda.graph(self._graph, stream=other, capture_error_mode="thread_local"):
+            with recording(self._graph, other, torch.cuda.graph_pool_handle()):
                 self._output = function(*self._inputs)
 
     def __call__(self, *values: Tensor) -> Tensor:
@@ -73,6 +74,30 @@ class Captured:
             held.copy_(value, non_blocking=True)
         self._graph.replay()
         return self._output.clone()
+
+
+@contextmanager
+def recording(graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream, pool: Any) -> Iterator[None]:
+    """Within the block what this thread does on the GPU is recorded into `graph`, on `stream`.
+
+    Other threads, a notebook's own among them, may use the GPU meanwhile. A recording that breaks
+    off leaves nothing behind: PyTorch (2.11) leaves the thread on its stream, the generator of
+    random numbers without use, and the allocator waiting for its end, with all it holds.
+    """
+    here, place = torch.cuda.current_stream(), stream.device_index
+    generator = torch.cuda.default_generators[place]
+    state = generator.get_state()
+    try:
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            yield
+    except BaseException:
+        torch.cuda.set_stream(here)
+        fresh = torch.Generator(here.device)
+        fresh.set_state(state)
+        generator.graphsafe_set_state(fresh.graphsafe_get_state())
+        with suppress(RuntimeError, AttributeError):  # no longer, where PyTorch itself has ended it
+            torch._C._cuda_endAllocateToPool(place, pool)
+        raise
 
 
 @cache

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from lorakit.capture import RECORDING, aside
+from lorakit.capture import RECORDING, aside, recording
 from lorakit.lora import LoRALinear
 from lorakit.step import TrainConfig, response_loss, step
 
@@ -113,10 +113,7 @@ class Graphs:
                 here.wait_stream(self._stream)
                 done = True
                 graph = torch.cuda.CUDAGraph()
-                # Other threads, a notebook's own among them, may use the GPU meanwhile.
-                with torch.cuda.graph(
-                    graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
-                ):
+                with recording(graph, self._stream, self._pool):
                     self._work(held)
             except RuntimeError as error:
                 # A recording keeps memory of its own, beside a step's; and not all can be recorded.

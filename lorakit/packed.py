@@ -3,14 +3,10 @@
     P = | W   s B |      (out + rank, in + rank) of the layers that share an input: q, k and v,
         | A    0  |      or gate and up; B in blocks, one a layer
 
-    forward     h = x A^T,  y = h (s B)^T,    then x W^T added in place; or, where the outputs are
-                [x, h] [W, s B]^T             much wider than the input, all in one product
-    backward    g [W, s B] = [g W, g s B]     then (g s B) A added in place
-
-One product takes the place of three, and a thin one, which reads as much as a large one, goes along
-with it. The delta is summed in float32 with W's share and rounded with it, never into W. While a
-model is packed its base weights are views of P. The factors go into P before every forward, all of
-a model's at once.
+One product (products.py) takes the place of three, and a thin one, which reads as much as a large
+one, goes along with it. The delta is summed in float32 with W's share and rounded with it, never
+into W. While a model is packed its base weights are views of P. The factors go into P before every
+forward, all of a model's at once.
 """
 
 import copy
@@ -23,90 +19,10 @@ from torch import Tensor, nn
 
 from lorakit.fast import FastLoRALinear, Siblings, obstacle
 from lorakit.lora import LoRALinear, lora_layers
+from lorakit.products import PackedProducts
 
-WIDE = 3  # outputs so many times as wide as the input: one product with a longer inner dimension
+SMALL = 3  # a result is small if so many times as wide it is narrower than its siblings' all
 EIGHT = 8  # tensor cores want rows that begin at multiples of 16 bytes
-
-
-@torch.library.custom_op("lorakit::packed", mutates_args=())
-def packed_product(
-    x: Tensor, P: Tensor, factors: Sequence[Tensor], out: int, scale: float
-) -> tuple[Tensor, Tensor]:
-    """x (n, in) -> y (n, out), and for backward h (n, rank) or, where it is wide, [x, h].
-
-    `factors` are A and B of each layer, which P holds already: gradients go to them.
-    """
-    width = x.shape[1]
-    if out < WIDE * width:
-        h = x @ P[out:, :width].T
-        y = h @ P[:out, width:].T
-        return y.addmm_(x, P[:out, :width].T), h
-    longer = x.new_empty(len(x), P.shape[1])
-    longer[:, :width] = x
-    torch.mm(x, P[out:, :width].T, out=longer[:, width:])
-    return longer @ P[:out].T, longer
-
-
-@packed_product.register_fake
-def _(x, P, factors, out, scale):
-    y = x.new_empty(len(x), out)
-    if out < WIDE * x.shape[1]:
-        return y, x.new_empty(len(x), P.shape[1] - x.shape[1])
-    return y, x.new_empty(len(x), P.shape[1])
-
-
-@torch.library.custom_op("lorakit::packed_backward", mutates_args=())
-def packed_backward(
-    g: Tensor, x: Tensor, h: Tensor, P: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """g (n, out), x (n, in), h (n, rank) -> dx (n, in), of rows apart, dA, dB."""
-    out, width = g.shape[1], x.shape[1]
-    dx = g @ P[:out]
-    gB = dx[:, width:]
-    dA, dB = _wide_product(gB.T, x, 1.0), _wide_product(g.T, h, scale)
-    dx[:, :width].addmm_(gB, P[out:, :width])
-    return dx[:, :width], dA, dB
-
-
-@packed_backward.register_fake
-def _(g, x, h, P, scale):
-    dtype, rank = torch.promote_types(g.dtype, torch.float32), h.shape[1]
-    return (
-        g.new_empty(len(g), P.shape[1])[:, : x.shape[1]],
-        x.new_empty(rank, x.shape[1], dtype=dtype),
-        g.new_empty(g.shape[1], rank, dtype=dtype),
-    )
-
-
-def _wide_product(left: Tensor, right: Tensor, scale: float) -> Tensor:
-    """scale * left @ right, of half precision in float32, in which it is summed anyway."""
-    none = left.new_empty(1, dtype=torch.promote_types(left.dtype, torch.float32))
-    if left.dtype not in (torch.bfloat16, torch.float16):
-        return torch.addmm(none, left, right, beta=0, alpha=scale)
-    if left.is_cuda:
-        return torch.addmm(none, left, right, out_dtype=torch.float32, beta=0, alpha=scale)
-    return scale * (left @ right).float()
-
-
-def _keep(ctx, inputs, output) -> None:
-    x, P, factors, out, ctx.scale = inputs
-    ctx.width, ctx.wide = x.shape[1], out >= WIDE * x.shape[1]
-    ctx.save_for_backward(output[1], P, *([] if ctx.wide else [x]))
-    ctx.shapes = [(len(A), len(B)) for A, B in zip(factors[::2], factors[1::2], strict=True)]
-
-
-def _backward(ctx, grad, _):
-    kept, P, *x = ctx.saved_tensors
-    x, h = (kept[:, : ctx.width], kept[:, ctx.width :]) if ctx.wide else (x[0], kept)
-    dx, dA, dB = packed_backward(grad.contiguous(), x, h, P, ctx.scale)
-    found, row, top = [], 0, 0
-    for rank, height in ctx.shapes:
-        found += [dA[row : row + rank], dB[top : top + height, row : row + rank]]
-        row, top = row + rank, top + height
-    return dx, None, found, None, None
-
-
-packed_product.register_autograd(_backward, setup_context=_keep)
 
 
 class PackedSiblings(Siblings):
@@ -115,8 +31,8 @@ class PackedSiblings(Siblings):
     def __init__(self, layers: Sequence[LoRALinear], P: Tensor):
         super().__init__(layers)
         self.P = P
-        self.outs = [layer.base.out_features for layer in layers]
-        self.out, self.scale = sum(self.outs), layers[0].config.scale
+        self.shapes = [n for layer in layers for n in (layer.config.rank, layer.base.out_features)]
+        self.out, self.scale = sum(self.shapes[1::2]), layers[0].config.scale
         self.factors = [factor for layer in layers for factor in (layer.A, layer.B)]
 
     def __deepcopy__(self, memo: dict) -> Siblings:
@@ -127,10 +43,14 @@ class PackedSiblings(Siblings):
 
     def compute(self, x: Tensor) -> tuple[Tensor, ...]:
         rows = x.reshape(-1, x.shape[-1])
-        y, _ = packed_product(rows, self.P, self.factors, self.out, self.scale)
-        parts = y.view(*x.shape[:-1], self.out).split(self.outs, -1)
-        biases = [layer.base.bias for layer in self.layers]
-        return tuple(y if b is None else y + b for y, b in zip(parts, biases, strict=True))
+        found = []
+        parts = PackedProducts.apply(rows, self.P, self.shapes, self.scale, *self.factors)
+        for y, layer in zip(parts, self.layers, strict=True):
+            # Whoever keeps a part of the result for backward keeps all of it.
+            y = y.clone() if SMALL * y.shape[1] < self.out else y
+            y = y if layer.base.bias is None else y + layer.base.bias
+            found.append(y.view(*x.shape[:-1], y.shape[1]))
+        return tuple(found)
 
 
 @contextmanager

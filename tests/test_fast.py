@@ -74,6 +74,7 @@ def test_layers_that_are_compiled_are_one_graph_and_compute_the_same(how):
     expected = gradients(model)
     set_fast(model, True)
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     with packed(model) if how == "packed" else nullcontext():
         for layer in model.model.layers:
             layer.compile(dynamic=False, fullgraph=True, backend="aot_eager")

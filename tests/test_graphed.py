@@ -228,7 +228,8 @@ def test_a_phase_hook_without_wishes_sees_every_step(stand_in):
     assert seen.count("step") == 12
 
 
-def test_a_few_last_steps_are_not_worth_a_recording_but_go_along_with_one(stand_in):
+def test_a_few_last_steps_are_not_worth_a_recording_but_go_along_with_one(stand_in, monkeypatch):
+    monkeypatch.setattr(blocks, "COMPILING_SAVES", 1e-6)  # however slow the machine
     few = small(steps=9)
     few.run()
     assert not few.history.notes and stand_in.total == 0
@@ -337,8 +338,9 @@ def test_a_run_that_diverges_leaves_the_weights_of_the_last_good_step():
     other = Training(model("full"), batches(), dataclasses.replace(options, capture=False))
     with pytest.raises(Diverged, match="at step 13"):
         other.run()
-    for name, p in training.parameters.items():
-        torch.testing.assert_close(p, other.parameters[name], rtol=1e-2, atol=0)
+    for name, p in training.parameters.items():  # some are as large as 1e30, and so squared
+        expected = other.parameters[name].double()
+        assert (p.double() - expected).norm() < 0.02 * expected.norm()
 
 
 @on_gpu
@@ -432,6 +434,12 @@ def test_a_model_that_waits_for_the_gpu_goes_on_kernel_by_kernel():
     training = Training(Waiting(model("full")), batches(), config())
     history = training.run()
     assert len(history.steps) == 40 and training.obstacle is not None
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    torch.rand(1, device="cuda")  # the generator is of use again
+    before = torch.cuda.memory_reserved()
+    torch.empty(2**28, dtype=torch.uint8, device="cuda")
+    torch.cuda.empty_cache()  # and the allocator gives back
+    assert torch.cuda.memory_reserved() <= before
     assert any(note.startswith("from here on steps are done kernel") for note in history.notes)
     assert history.losses == pytest.approx(expected.losses, rel=1e-3)
 

@@ -9,7 +9,7 @@ from lorakit.fast import as_for
 from lorakit.lora import LoRAConfig, inject
 from lorakit.memory.scribe import BackwardDone, Log, Scribe
 from lorakit.memory.tracker import state, weights
-from lorakit.model import Llama, ModelConfig
+from lorakit.model import Attention, Llama, ModelConfig
 from lorakit.qlora import quantize_
 from lorakit.step import TrainConfig, make_optimizer, prepare, step
 
@@ -35,6 +35,7 @@ def dry_run(
     model has as many layers as its config says. Without `whole` the optimizer is left out. The step
     may be a small one in place of one of so many `tokens` a micro-batch.
     """
+    half = dtype in (torch.bfloat16, torch.float16)
     with FakeTensorMode():
         scribe = Scribe(device, target, whole)
         ready = _quantized(model, dtype, device) if quantized else None
@@ -44,6 +45,10 @@ def dry_run(
                 inject(net, lora)
             prepare(net, config)
             as_for(net, tokens, target)
+            if device != target:
+                for module in net.modules():
+                    if isinstance(module, Attention):
+                        module.shared = target == "cuda" and (half or config.autocast)
             optimizer = make_optimizer(net, config)
             scribe.watch(net, optimizer)
             for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
