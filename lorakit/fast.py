@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 from lorakit.lora import LoRALinear, lora_layers
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # they share their input
+FEW = 16  # below this rank a CPU makes dB's transpose quicker than dB
 FORMED_FROM = 256  # tokens, at the widths that are trained on a CPU
 
 
@@ -152,8 +153,9 @@ class _Products(torch.autograd.Function):
         Ws, As, Bs = tensors[:n], tensors[n : 2 * n], tensors[2 * n :]
         rows, gs, A = _rows(x), [_rows(g) for g in grads], _joined(As, dtype)
         hs = _split(rows @ A.T if h is None else h, As)
-        right = [(scale * B).to(dtype) for B, scale in zip(Bs, ctx.scales, strict=True)]
-        gBs = [g @ B for g, B in zip(gs, right, strict=True)]
+        # A CPU takes a thin matrix several times faster by rows that lie together.
+        right = [(s * B.T).to(dtype).contiguous() for B, s in zip(Bs, ctx.scales, strict=True)]
+        gBs = [g @ B.T for g, B in zip(gs, right, strict=True)]
         dx: Any = None
         if ctx.needs_input_grad[0]:
             Ws = _formed(Ws, As, Bs, ctx.scales) if ctx.formed else Ws
@@ -164,7 +166,10 @@ class _Products(torch.autograd.Function):
         found = []
         for i, (g, h, gB, B, scale) in enumerate(zip(gs, hs, gBs, Bs, ctx.scales, strict=True)):
             dA = gB.T @ rows
-            dB = torch.addmm(none, h.T, g, beta=0, alpha=scale).T
+            if h.shape[1] < FEW:
+                dB = torch.addmm(none, h.T, g, beta=0, alpha=scale).T
+            else:
+                dB = torch.addmm(none, g.T, h, beta=0, alpha=scale)
             db = g.sum(0) if ctx.needs_input_grad[4 * i + 4] else None
             found += [None, db, dA.to(As[i].dtype), dB.to(B.dtype)]
         return dx, None, None, *found

@@ -29,12 +29,12 @@ TOKENS = torch.randint(0, 64, (3, 20), generator=torch.Generator().manual_seed(3
 UNLIKE = {"rank_pattern": {"k_proj": 2}, "alpha_pattern": {"up_proj": 3.0}}
 
 
-def adapted(dtype: torch.dtype = torch.float64, **options) -> Llama:
+def adapted(dtype: torch.dtype = torch.float64, rank: int = 3, **options) -> Llama:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Llama(CONFIG).to(dtype)
     draw = torch.Generator().manual_seed(1)
-    inject(model, LoRAConfig(rank=3, alpha=5.0, **options), generator=draw)
+    inject(model, LoRAConfig(rank=rank, alpha=5.0, **options), generator=draw)
     for _, layer in lora_layers(model):
         layer.B.data.normal_(std=0.1, generator=draw)
     return model
@@ -58,7 +58,7 @@ def difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
 
 
 @pytest.mark.parametrize("tokens", [1, FORMED_FROM], ids=["few tokens", "many tokens"])
-@pytest.mark.parametrize("options", [{}, UNLIKE, {"targets": ("k_proj", "up_proj")}])
+@pytest.mark.parametrize("options", [{}, UNLIKE, {"targets": ("k_proj", "up_proj")}, {"rank": 16}])
 def test_the_fast_layer_is_the_taught_one_in_float64(options, tokens):
     model = adapted(**options)
     expected = gradients(model)
@@ -95,7 +95,7 @@ def test_for_many_tokens_less_is_kept_for_backward():
     assert kept[1] - kept[0] == 2 * (FORMED_FROM - 1)  # h: a rank of numbers for each token
 
 
-@pytest.mark.parametrize("options", [{}, UNLIKE, {"targets": ("k_proj", "up_proj")}])
+@pytest.mark.parametrize("options", [{}, UNLIKE, {"targets": ("k_proj", "up_proj")}, {"rank": 16}])
 def test_the_packed_layers_are_the_taught_ones_in_float64(options):
     model = adapted(**options)
     expected = gradients(model)
