@@ -35,9 +35,8 @@ class FastLoRALinear(LoRALinear):
     place: int
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.is_grad_enabled() or self.siblings.obstacle(x) is not None:
-            return super().forward(x)
-        return self.siblings.result(self.place, x)
+        found = self.siblings.result(self.place, x) if torch.is_grad_enabled() else None
+        return super().forward(x) if found is None else found
 
 
 class Siblings:
@@ -49,13 +48,13 @@ class Siblings:
         self.x: Tensor | None = None
         self.results: list[Tensor | None] = []
 
-    def obstacle(self, x: Tensor) -> str | None:
-        """Why these layers have to compute `x` as in lora.py does, in words; None if not."""
-        return next(filter(None, (obstacle(layer, x) for layer in self.layers)), None)
-
-    def result(self, place: int, x: Tensor) -> Tensor:
-        """What layer `place` makes of x (..., in); each result is given out once."""
-        if x is not self.x or self.results[place] is None:
+    def result(self, place: int, x: Tensor) -> Tensor | None:
+        """What layer `place` makes of x (..., in), given out once; None if that is lora.py's."""
+        known = x is self.x and self.results[place] is not None
+        asked = self.layers[place : place + 1] if known else self.layers
+        if any(obstacle(layer, x) for layer in asked):
+            return None
+        if not known:
             self.x, self.results = x, list(self.compute(x))
         found = self.results[place]
         assert found is not None
@@ -108,9 +107,10 @@ def obstacle(layer: LoRALinear, x: Tensor | None = None) -> str | None:
     if layer.config.dropout and layer.training:
         return "dropout draws other inputs for the adapter than for the base"
     base = layer.base
-    if "weight" not in base._parameters:
+    weight = base._parameters.get("weight")
+    if weight is None:
         return "its base is quantised, and dequantised anew at each use"
-    if base.weight.requires_grad:
+    if weight.requires_grad:
         return "its base trains, too"
     if (
         base._forward_hooks
@@ -120,7 +120,7 @@ def obstacle(layer: LoRALinear, x: Tensor | None = None) -> str | None:
         return "its base does more than a linear layer"
     if x is not None and torch.is_autocast_enabled(x.device.type):
         return "autocast chooses the precision of each product"
-    if x is not None and x.dtype != base.weight.dtype:
+    if x is not None and x.dtype != weight.dtype:
         return "its input has another precision than its weight"
     return None
 
@@ -213,4 +213,4 @@ def _joined(As: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 
 def _split(h: Tensor, As: Sequence[Tensor]) -> Sequence[Tensor]:
     """Each layer's own columns."""
-    return h.split([len(A) for A in As], 1)
+    return (h,) if len(As) == 1 else torch.split_with_sizes(h, [len(A) for A in As], 1)
