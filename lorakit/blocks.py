@@ -27,6 +27,7 @@ from lorakit.text import IGNORE, Stream
 SECONDS = 0.2  # of a block: so long a stop waits, and so late a loss is told
 # Of the step's time, and seconds for each shape: on an H100, see data/results/step-h100.json.
 COMPILING_SAVES, COMPILING_TAKES = 0.45, 12.0
+LENGTHS = 64  # that a layer is compiled for; PyTorch compiles code eight times, and then no more
 
 
 class Done(NamedTuple):
@@ -65,6 +66,7 @@ class Blocks:
         self._prepared: Iterator[tuple[MicroBatches, int]] = iter(())
         self._decided = config.compile is False
         self._compiled: list[tuple[nn.Module, Any]] = []  # a layer, and how it was called
+        self._limit = ExitStack()
 
     def more(
         self, position: int, stop: Callable[[], bool], tell: Callable[[Done], None]
@@ -136,6 +138,7 @@ class Blocks:
             key=len,
             default=nn.ModuleList([self.model]),
         )
+        self._limit.enter_context(torch._dynamo.config.patch(recompile_limit=LENGTHS))
         self._compiled = [(layer, layer._compiled_call_impl) for layer in layers]
         for layer in layers:
             layer.compile(dynamic=False)
@@ -150,6 +153,7 @@ class Blocks:
     def release(self) -> None:
         """Let the layers be computed as before."""
         self.close()
+        self._limit.close()
         for layer, called in self._compiled:
             layer._compiled_call_impl = called
 

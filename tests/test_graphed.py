@@ -240,6 +240,17 @@ def test_a_few_last_steps_are_not_worth_a_recording_but_go_along_with_one(stand_
     assert note.startswith("not compiled: that would take about 12 s, and save about 0 s")
 
 
+def test_layers_are_compiled_for_more_lengths_than_pytorch_would(stand_in, monkeypatch):
+    limits = []
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda self, **_: limits.append(torch._dynamo.config.recompile_limit)
+    )
+    before = torch._dynamo.config.recompile_limit
+    small(steps=21, compile=True).run()
+    assert len(limits) == 4 and set(limits) == {blocks.LENGTHS} and before < blocks.LENGTHS
+    assert torch._dynamo.config.recompile_limit == before
+
+
 def model(method: str = "lora", device: str = "cuda") -> Llama:
     with torch.random.fork_rng():
         torch.manual_seed(0)
