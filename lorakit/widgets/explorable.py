@@ -80,8 +80,10 @@ class Explorable(ipywidgets.VBox):
             f"<details><summary>{what}</summary><pre>{where}</pre></details></div>"
         )
 
+    _ipython_display_ = None  # ipywidgets 7 has one, which goes before a mime bundle
+
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        return with_still(super()._repr_mimebundle_(**kwargs), self.alt, self.pictures)
+        return with_still(self, self.alt, self.pictures)
 
 
 _running = threading.local()  # .callback: this thread is inside a shown callback

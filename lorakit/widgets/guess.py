@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from lorakit.predictions import Prediction, Value
 from lorakit.widgets.answering import Answering
 from lorakit.widgets.explorable import shown
-from lorakit.widgets.picture import Picture
+from lorakit.widgets.picture import Picture, caption
 from lorakit.widgets.settings import rest
 
 ROOM = "predict/"  # before each key, in the answers
@@ -53,7 +53,7 @@ class Guess(Answering):
         self.controls = controls
         self.keep = ipywidgets.Button(description="Keep my guess", icon="check")
         self.line = ipywidgets.HTML()
-        asked = ipywidgets.HTML(f"<b>{html.escape(question)}</b>", style={"font_size": "15px"})
+        asked = caption(f"<b>{html.escape(question)}</b>")
         row = ipywidgets.HBox([self.keep, self.line])
         super().__init__([asked, *children, row], alt=f"explorable: a guess: {question}")
         self.keep.on_click(self._keep)

@@ -64,10 +64,12 @@ class Keeping(Answering):
 
     @shown
     def _import(self, change=None) -> None:
-        if not self.upload.value:
+        files = self.upload.value  # ipywidgets 7 has them by their names
+        if not files:
             return
-        text = bytes(self.upload.value[0]["content"]).decode("utf-8", "replace")
-        self.upload.value = ()  # the same file can come again
+        (file,) = files.values() if isinstance(files, dict) else files
+        self.upload.set_trait("value", type(files)())  # the same file can come again
+        text = bytes(file["content"]).decode("utf-8", "replace")
         came = self.answers.restore(text)
         self._tell(f"answers that came: {came}; those that were here stay as they were")
 

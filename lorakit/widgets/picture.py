@@ -32,6 +32,9 @@ DARK_THEME = (
     '<style>body[data-jp-theme-light="false"] .figure '
     "{filter: invert(.93) hue-rotate(180deg)}</style>"
 )
+# Not by the style of a line: of ipywidgets 7 that has no letters.
+CAPTIONS = "<style>.jupyter-widgets.figure-words {font-size: 15px}</style>"
+VIEW = "application/vnd.jupyter.widget-view+json"  # the live widget in an output
 # matplotlib is not made for threads, and callbacks and a training run draw in threads of their own.
 DRAWING = threading.RLock()
 KEPT = 160  # of the 256 colours of a stored picture: a fill keeps its own, an edge may take another
@@ -51,12 +54,9 @@ class Picture(ipywidgets.VBox):
         self.image = ipywidgets.Image(format="png", layout=_fixed(width, height))
         self.image.add_class("figure")
         self.image.layout.visibility = "hidden"  # until there is one: a frame would look broken
-        self._line = ipywidgets.HTML(
-            layout=ipywidgets.Layout(width=f"{width}px", min_height="28px"),
-            style={"font_size": "15px"},
-        )
+        self._line = caption(layout=ipywidgets.Layout(width=f"{width}px", min_height="28px"))
         self.text = alt
-        theme = ipywidgets.HTML(DARK_THEME, layout=ipywidgets.Layout(display="none"))
+        theme = ipywidgets.HTML(DARK_THEME + CAPTIONS, layout=ipywidgets.Layout(display="none"))
         super().__init__([theme, self.image, self._line])
 
     @property
@@ -126,13 +126,22 @@ class Picture(ipywidgets.VBox):
         self._kept = None
         super().close()
 
+    _ipython_display_ = None  # ipywidgets 7 has one, which goes before a mime bundle
+
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        return with_still(super()._repr_mimebundle_(**kwargs), self.alt, [self])
+        return with_still(self, self.alt, [self])
 
 
-def with_still(bundle: dict[str, Any], alt: str, pictures: Sequence[Picture]) -> dict[str, Any]:
+def caption(text: str = "", **traits: Any) -> ipywidgets.HTML:
+    """A line of HTML in the letters of those under pictures, on a page that has a picture."""
+    line = ipywidgets.HTML(text, **traits)
+    line.add_class("figure-words")
+    return line
+
+
+def with_still(widget: ipywidgets.Widget, alt: str, pictures: Sequence[Picture]) -> dict[str, Any]:
     """A widget's mime bundle, with its pictures as one PNG and with a text that never changes."""
-    bundle = {**bundle, "text/plain": alt}
+    bundle = {VIEW: widget.get_view_spec(), "text/plain": alt}
     if drawn := [picture.value for picture in pictures if picture.value]:
         bundle["image/png"] = base64.b64encode(stacked(drawn)).decode("ascii")
     return bundle

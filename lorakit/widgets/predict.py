@@ -20,6 +20,7 @@ from lorakit.predictions import Curve, Value, in_words
 from lorakit.widgets.explorable import shown
 from lorakit.widgets.guess import Guess
 from lorakit.widgets.picture import Picture
+from lorakit.widgets.settings import explain
 from lorakit.widgets.still import still
 
 NUMBER = re.compile(r"[+-]?(\d{1,3}(,\d{3})+|\d+|(?=\.))(\.\d+)?(e[+-]?\d+)?", re.IGNORECASE)
@@ -36,7 +37,7 @@ class Choice(Guess):
         self.size = (760, 50 + 40 * len(self.options))
         layout = ipywidgets.Layout(width="max-content", max_width="100%")
         self.choice = ipywidgets.RadioButtons(options=self.options, value=None, layout=layout)
-        self.choice.tooltip = question
+        explain(self.choice, question)
         children = [self.choice, still(question, [f"- {option}" for option in self.options])]
         super().__init__(key, question, [self.choice], children)
 
@@ -70,7 +71,7 @@ class Number(Guess):
         self.box = ipywidgets.Text(
             description="your guess", placeholder="a number", continuous_update=False
         )
-        self.box.tooltip = question
+        explain(self.box, question)
         of = f"- a number of {unit}" if unit else "- a number"
         row = ipywidgets.HBox([self.box, ipywidgets.Label(unit)])
         super().__init__(
@@ -130,7 +131,7 @@ class Sketch(Guess):
         self.x_label, self.y_label = x_label, f"{y_label} ({unit})" if unit else y_label
         self.sliders = [upright(name, low, high, log=log) for name in self.places]
         for slider in self.sliders:
-            slider.tooltip = f"{x_label} {slider.description}: your guess"
+            explain(slider, f"{x_label} {slider.description}: your guess")
             slider.observe(self._sketch, names="value")
         self.picture = Picture(*self.size, alt=f"a curve to guess: {question}")
         row = ipywidgets.HBox(self.sliders)

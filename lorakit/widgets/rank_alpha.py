@@ -27,7 +27,7 @@ from lorakit.train import Diverged
 from lorakit.widgets.explorable import shown
 from lorakit.widgets.job import Job
 from lorakit.widgets.later import Later
-from lorakit.widgets.picture import Picture
+from lorakit.widgets.picture import Picture, caption
 from lorakit.widgets.settings import ALPHAS, RANKS, choice, slider
 
 RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0)
@@ -80,7 +80,7 @@ class RankAlphaExplorer(Job):
         self.lr = slider("learning rate", RATES, run.learning_rate)
         self.divisor = choice("multiplier", [PLAIN, STABLE], PLAIN)
         self.controls = (self.rank, self.alpha, self.divisor, self.lr)
-        self.multiplier = ipywidgets.HTML(style={"font_size": "15px"})
+        self.multiplier = caption()
         self.clear = ipywidgets.Button(description="Clear", icon="eraser")
         self.clear.tooltip = "forget the earlier settings"
         self.trials: list[Trial] = []

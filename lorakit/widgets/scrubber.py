@@ -20,7 +20,7 @@ from lorakit.sweep import Row
 from lorakit.widgets.explorable import shown
 from lorakit.widgets.job import Job
 from lorakit.widgets.own_runs import run_here
-from lorakit.widgets.picture import Picture
+from lorakit.widgets.picture import Picture, caption
 from lorakit.widgets.settings import choice, dropdown, stops
 from lorakit.widgets.sweep_table import (
     AXES,
@@ -59,7 +59,7 @@ class SweepExplorer(Job):
         self.seed = choice("runs with", [AGAIN, NEW], AGAIN)
         self.own: list[Row] = []
         self.picture = Picture(900, 420, alt=f"the sweep {name!r}, cell by cell")
-        asked = ipywidgets.HTML(GRIDS[name].question, style={"font_size": "15px"})
+        asked = caption(GRIDS[name].question)
         super().__init__(
             [asked, self.x, self.measure, *self.controls.values(), self.seed],
             [self.picture],

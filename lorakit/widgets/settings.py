@@ -47,6 +47,13 @@ def choice(name: str, options: Sequence[Any], value: Any) -> ipywidgets.ToggleBu
     )
 
 
+def explain(control: ipywidgets.Widget, words: str) -> None:
+    """Say more of a control than its description: to a mouse at rest, and to a screen reader."""
+    # ipywidgets 7 has tooltips of buttons and of descriptions alone.
+    name = "tooltip" if control.has_trait("tooltip") else "description_tooltip"
+    setattr(control, name, words)
+
+
 def rest(control: ipywidgets.Widget, resting: bool) -> None:
     """Disable a control or enable it; the handle of a slider at rest is not white on white."""
     control.disabled = resting

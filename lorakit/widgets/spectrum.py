@@ -13,7 +13,7 @@ from lorakit.spectrum import Spectrum, energy
 from lorakit.tasks import load_task
 from lorakit.text import encode_example
 from lorakit.widgets.explorable import Explorable, shown
-from lorakit.widgets.picture import Picture
+from lorakit.widgets.picture import Picture, caption
 from lorakit.widgets.settings import ALPHAS, dropdown, slider
 
 CUTS = (1, 2, 4, 8, 16, 32, 64)
@@ -86,7 +86,7 @@ class SpectrumExplorer(Explorable):
         self.maps = [
             Picture(720, 300, alt=f"where {method} changed the weights") for method in self.results
         ]
-        self.loss = ipywidgets.HTML(style={"font_size": "15px"})
+        self.loss = caption()
         self._adapted = next((result for result in results if result.run.lora), None)
         if self._adapted is not None:
             alpha = self._adapted.run.alpha

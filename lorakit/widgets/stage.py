@@ -19,6 +19,7 @@ import ipywidgets
 
 from lorakit.plots.style import COLORS
 from lorakit.widgets.explorable import Explorable, shown
+from lorakit.widgets.settings import explain
 from lorakit.widgets.stage_page import STYLE
 
 MOST = 999  # of a room
@@ -60,7 +61,7 @@ class FrameView(ipywidgets.VBox):
         ]
         for count in self.counts:
             count.continuous_update = True  # a bar grows while its count is typed
-            count.tooltip = f"how many guess {count.description}"
+            explain(count, f"how many guess {count.description}")
             count.observe(self.refresh, names="value")
         self.bars = [ipywidgets.HTML() for _ in frame.options]
         self.room = ipywidgets.HTML()

@@ -7,6 +7,7 @@ import weakref
 from types import SimpleNamespace
 
 import pytest
+from ipywidgets import Widget
 
 from lorakit.widgets import Explorable, Handshake, Job, cells, explorable
 from lorakit.widgets.cells import Cell, current_cell
@@ -201,10 +202,8 @@ def test_a_shell_that_tells_no_parent_and_no_text_has_a_cell_all_the_same(monkey
 
 
 def test_what_is_closed_leaves_nothing_in_jupyters_table_of_widgets():
-    from ipywidgets.widgets.widget import _instances
-
     Handshake().close()  # what all share is there from now on
-    before = len(_instances)
+    before = Widget.get_manager_state()["state"].keys()
     for _ in range(3):
         Handshake().close()
-    assert len(_instances) == before
+    assert Widget.get_manager_state()["state"].keys() == before

@@ -8,6 +8,7 @@ import weakref
 
 import ipywidgets
 import pytest
+from IPython.core.formatters import DisplayFormatter
 from PIL import Image
 
 from lorakit.widgets import Explorable, Picture, shown
@@ -140,3 +141,10 @@ def test_an_explorable_without_pictures_has_its_text_alone():
     bundle = Explorable([], alt="nothing to see")._repr_mimebundle_()
     assert bundle["text/plain"] == "nothing to see"
     assert "image/png" not in bundle
+
+
+@pytest.mark.parametrize("make", [Inverse, lambda: Picture(9, 9, alt="a")], ids=["box", "picture"])
+def test_what_a_cell_shows_is_that_output_and_none_of_ipywidgets_own(make):
+    what = make()
+    data, _ = DisplayFormatter().format(what)
+    assert data == what._repr_mimebundle_()

@@ -30,6 +30,9 @@ def exported(box: Keeping) -> dict:
 
 def upload(box: Keeping, text: bytes) -> None:
     file = {"name": "a.json", "type": "", "size": len(text), "content": memoryview(text)}
+    if isinstance(box.upload.value, dict):  # ipywidgets 7
+        box.upload.set_trait("value", {"a.json": {"metadata": {}, "content": text}})
+        return
     box.upload.value = ({**file, "last_modified": datetime.now(UTC)},)
 
 
@@ -58,7 +61,7 @@ def test_an_exported_file_is_taken_in_once_and_again(answers):
     answers.remove("quiz/rank")
     upload(box, b'{"quiz/rank": 8, "quiz/alpha": 16}')
     assert "answers that came: 1" in box.line.value
-    assert box.upload.value == ()
+    assert not box.upload.value
 
 
 @pytest.mark.parametrize("text", [b"PK\x03\x04", b"\xff", b"[]", b'{"": 1}'])

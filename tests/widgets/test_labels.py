@@ -99,7 +99,8 @@ def acting(explorable: Explorable) -> list[ipywidgets.Widget]:
 
 def name_of(control: ipywidgets.Widget) -> str:
     """What a screen reader calls it: its label, or for want of one its title."""
-    return (control.description or control.tooltip or "").strip()
+    tooltip = "tooltip" if control.has_trait("tooltip") else "description_tooltip"  # ipywidgets 7
+    return (control.description or getattr(control, tooltip) or "").strip()
 
 
 @EVERY
@@ -121,7 +122,8 @@ def test_every_picture_has_a_line_of_words(explorable):
 @EVERY
 def test_no_picture_has_a_title(explorable):
     # ipywidgets' own page code fails on an image with one, and shows an error in its place.
-    assert [picture.image.tooltip for picture in explorable.pictures if picture.image.tooltip] == []
+    titles = [getattr(picture.image, "tooltip", None) for picture in explorable.pictures]
+    assert [title for title in titles if title] == []
 
 
 @EVERY

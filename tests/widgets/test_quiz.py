@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from ipywidgets.widgets.widget import _instances
+from ipywidgets import Widget
 
 from lorakit.answers import Answers, kept
 from lorakit.quiz import Item, Option, quiz_items
@@ -142,8 +142,24 @@ def test_a_question_that_comes_back_is_asked_anew_with_what_was_said(quiz):
     choose(quiz, "no")
     quiz.show("c")
     quiz.show("a")
-    assert "asked again: you said a no before" in quiz.said.value
+    assert "asked again. Your answer before: a no" in quiz.said.value
     assert quiz.question.controls[0].value is None and not quiz.check.disabled
+
+
+@pytest.mark.parametrize(
+    ("key", "answer", "words"),
+    [
+        ("full/bytes", 4.0, "4"),
+        ("lora/count", 45056.0, "45,056"),
+        ("lora/bug-optimizer", "    loss.backward()", "line 7"),
+        ("lora/starts", ["A zero, B random", "A zero, B zero"], "A zero, B random; A zero, B zero"),
+    ],
+)
+def test_what_was_said_before_is_told_as_the_page_shows_it(answers, key, answer, words):
+    answers.set(f"quiz/{key}", [answer])
+    quiz = QuizExplorer()
+    quiz.show(key)
+    assert f"Your answer before: {words}<" in quiz.said.value
 
 
 def test_a_question_answered_right_is_shown_with_its_answer(quiz):
@@ -219,6 +235,19 @@ def test_answers_that_are_taken_in_elsewhere_move_the_score(quiz, answers):
     assert quiz.picture.text.startswith("1 of 3 right")
 
 
+def test_an_answer_that_is_taken_in_elsewhere_shows_at_its_question(quiz, answers):
+    answers.restore(json.dumps({"quiz/a": ["a yes"]}))
+    assert quiz.question.controls[0].value == "a yes" and "Right." in quiz.said.value
+
+
+def test_what_is_kept_for_another_question_leaves_a_choice_as_it_is(quiz, answers):
+    choose(quiz, "no")
+    quiz.show("a")
+    quiz.question.controls[0].value = "a oh"
+    answers.set("quiz/c", ["c yes"])
+    assert quiz.question.controls[0].value == "a oh" and not quiz.check.disabled
+
+
 def test_starting_over_asks_once_more_and_forgets(quiz, answers):
     choose(quiz, "yes")
     quiz.next.click()
@@ -240,6 +269,13 @@ def test_answers_forgotten_elsewhere_are_gone_from_the_page(quiz, answers):
     answers.reset("quiz/")
     assert quiz.said.value == "" and not quiz.check.disabled
     assert quiz.question.controls[0].value is None
+
+
+def test_when_all_answers_are_forgotten_elsewhere_the_first_question_is_asked(quiz, answers):
+    quiz.show("c")
+    choose(quiz, "yes")
+    answers.reset()
+    assert quiz.item.key == "a" and quiz.said.value == ""
 
 
 # The picture, and its life
@@ -280,11 +316,11 @@ def test_without_a_kernel_the_first_question_can_be_read(quiz):
 def test_a_question_that_makes_way_leaves_no_widget_behind(quiz):
     quiz.show("c")
     quiz.show("a")
-    alive = len(_instances)
+    before = len(Widget.get_manager_state()["state"])
     for _ in range(3):
         quiz.show("c")
         quiz.show("a")
-    assert len(_instances) == alive
+    assert len(Widget.get_manager_state()["state"]) == before
 
 
 def test_closed_it_follows_no_answers_any_more(quiz, answers):
