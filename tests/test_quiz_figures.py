@@ -303,7 +303,7 @@ FIGURES: dict[str, tuple[str, Callable[[], Figures]]] = {
     "choose/deep": ("8 64", deep),
     "choose/targets": ("30,000", targets),
     "choose/forgetting": ("1 8 64", forgetting),
-    "choose/speed": ("8", speed),
+    "choose/speed": ("8 02", speed),
 }
 
 

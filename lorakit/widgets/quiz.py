@@ -11,7 +11,16 @@ import ipywidgets
 
 from lorakit.answers import where
 from lorakit.plots import draw_topics
-from lorakit.quiz import Answer, Item, Remark, check_answer, explain, is_right, quiz_items
+from lorakit.quiz import (
+    Answer,
+    Item,
+    Remark,
+    check_answer,
+    explain,
+    is_right,
+    quiz_items,
+    written,
+)
 from lorakit.quiz_score import PREFIX, TopicScore, describe, known, scores, upcoming
 from lorakit.widgets.answering import Answering
 from lorakit.widgets.explorable import close_whole, shown
@@ -20,13 +29,16 @@ from lorakit.widgets.picture import Picture
 from lorakit.widgets.question import Question
 from lorakit.widgets.still import still
 
-# ipywidgets cuts long options off, and gives each the height of one line.
+# ipywidgets cuts long options off, and gives each the height of one line. Beside the label of a
+# number it leaves no room to read the number.
 LINES = """<style>
 .lorakit-quiz .widget-radio-box label, .lorakit-quiz .widget-checkbox label {
     height: auto; max-width: 100%; white-space: normal; line-height: 1.5; font-size: 15px }
 .lorakit-quiz .widget-radio-box, .lorakit-quiz .widget-radio, .lorakit-quiz .widget-checkbox {
     height: auto; margin-bottom: 0 !important }
 .lorakit-quiz .widget-radio, .lorakit-quiz .widget-checkbox { width: 100%; max-width: 860px }
+.lorakit-quiz .widget-text { width: max-content; max-width: 100% }
+.lorakit-quiz .widget-text input { min-width: 160px }
 .lorakit-quiz :focus-visible { outline: 2px solid var(--jp-brand-color1, #0072b2) }
 </style>"""
 
@@ -55,6 +67,7 @@ class QuizExplorer(Answering):
         self.no = _button("No, keep them", "")
         self.where = ipywidgets.HTML(html.escape(where()))
         self._drawn: tuple[TopicScore, ...] = ()
+        self._given: list[Any] = []  # the tries at the question on show
         self.picture = Picture(760, 340, alt="the quiz's score by topic")
         super().__init__(
             [
@@ -104,8 +117,8 @@ class QuizExplorer(Answering):
         """
         right = is_right(self.item, value)
         self._tell(value)
-        key = self.item.key
-        self.answers.set(PREFIX + key, [*self.tries()[key], value])
+        self._given = [*self._given, value]
+        self.answers.set(PREFIX + self.item.key, self._given)
         return right
 
     @shown
@@ -125,11 +138,11 @@ class QuizExplorer(Answering):
         )
         self.said.value = ""
         self.check.disabled = False
-        given = self.tries()[item.key]
+        self._given = given = self.tries()[item.key]
         if given and is_right(item, given[-1]):
             self._tell(given[-1])
         elif given:
-            self.said.value = _status(f"asked again: you said {_words(given[-1])} before")
+            self.said.value = _status(f"asked again. Your answer before: {_words(item, given[-1])}")
 
     @shown
     def _check(self, button=None) -> None:
@@ -175,8 +188,10 @@ class QuizExplorer(Answering):
     @shown
     def refresh(self) -> None:
         """The kept answers have changed, here or by another hand: show what they come to."""
-        if self.check.disabled and not self.tries()[self.item.key]:
-            self._ask()
+        tries = self.tries()
+        if tries[self.item.key] != self._given:
+            # When all is forgotten, from the first one again.
+            self.show(self.item.key if any(tries.values()) else self.items[0].key)
         self._draw()
 
     def _ask_to_forget(self, asking: bool) -> None:
@@ -201,8 +216,13 @@ def _status(text: str) -> str:
     return f'<div role="status" style="font-size: 16px"><b>{html.escape(text)}</b></div>'
 
 
-def _words(answer: Any) -> str:
-    return ", ".join(answer) if isinstance(answer, list) else str(answer)
+def _words(item: Item, answer: Any) -> str:
+    """An answer as the page shows it."""
+    if item.kind == "number":
+        return written(answer)
+    if item.kind == "bug":
+        return f"line {1 + [option.text for option in item.options].index(answer)}"
+    return "; ".join(answer) if isinstance(answer, list) else answer
 
 
 MARKS = {"bug": ("the line to find", "nothing wrong here"), "several": ("holds", "does not hold")}

@@ -93,7 +93,7 @@ def test_answers_outlive_their_server_and_are_found_on_another_port(page, browse
         quiz = lab.cell(QUIZ)
         quiz.expect_text(f"0 of {COUNT} right, 0 of them at the first try; 1 to come back")
         quiz.choose("question", "1. full fine-tuning")
-        quiz.expect_text(f"asked again: you said {FIRST.options[0].text} before")
+        quiz.expect_text(f"asked again. Your answer before: {FIRST.options[0].text}")
 
 
 def test_starting_over_forgets_on_a_second_press(page):
@@ -117,6 +117,16 @@ def test_long_options_are_read_in_full(page):
         )
         assert cut == [], item.key
     quiz.screenshot("quiz-last")
+
+
+def test_there_is_room_to_read_a_number_of_many_digits(page):
+    quiz = page.cell(QUIZ)
+    for number, item in enumerate(quiz_items(), 1):
+        if item.kind == "number":
+            quiz.choose("question", f"{number}. {item.topic}")
+            quiz.expect_text(f"{number} of {COUNT}: {item.topic}")
+            box = quiz.outputs.locator("input[type=text]").bounding_box()
+            assert box and box["width"] >= 140, item.key
 
 
 def test_the_glossary_filters_as_one_types_and_its_links_open_the_page(page):
