@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from ipywidgets.widgets.widget import _instances
+from ipywidgets import Widget
 
 from lorakit.answers import Answers, kept
 from lorakit.quiz import Item, Option, quiz_items
@@ -316,11 +316,11 @@ def test_without_a_kernel_the_first_question_can_be_read(quiz):
 def test_a_question_that_makes_way_leaves_no_widget_behind(quiz):
     quiz.show("c")
     quiz.show("a")
-    alive = len(_instances)
+    before = len(Widget.get_manager_state()["state"])
     for _ in range(3):
         quiz.show("c")
         quiz.show("a")
-    assert len(_instances) == alive
+    assert len(Widget.get_manager_state()["state"]) == before
 
 
 def test_closed_it_follows_no_answers_any_more(quiz, answers):
