@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from lorakit.counts import count
+from lorakit.lora_config import LoRAConfig
+from lorakit.memory import Setup, estimate
 from lorakit.presets import PRESETS
 from lorakit.run import Run
 
@@ -41,6 +43,15 @@ def test_the_readmes_scores_are_the_rows(line, method, rank):
     )
     assert between(scores(method, rank)) in row
     assert len(scores(method, rank)) == 4
+
+
+def test_the_readmes_activations_are_what_the_lab_estimates():
+    told = (
+        estimate(Setup(model=PRESETS["smollm2-135m"], lora=lora, batch_size=4, length=89))
+        for lora in (None, LoRAConfig(rank=8))
+    )
+    full, lora = (f"{step.most.activations / 1e6:.0f} MB" for step in told)
+    assert f"{full} in full and {lora} with LoRA" in (ROOT / "README.md").read_text()
 
 
 def test_the_readme_leaves_no_measured_kind_of_run_out():
