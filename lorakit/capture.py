@@ -86,17 +86,27 @@ def recording(graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream, pool: Any)
     """
     here, place = torch.cuda.current_stream(), stream.device_index
     generator = torch.cuda.default_generators[place]
-    state = generator.get_state()
+    state, cause = generator.get_state(), None
     try:
         with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-            yield
-    except BaseException:
+            try:
+                yield
+            except BaseException as error:
+                cause = error
+                raise
+    except BaseException as error:
         torch.cuda.set_stream(here)
-        fresh = torch.Generator(here.device)
+        fresh = torch.Generator(generator.device)
         fresh.set_state(state)
         generator.graphsafe_set_state(fresh.graphsafe_get_state())
         with suppress(RuntimeError, AttributeError):  # no longer, where PyTorch itself has ended it
             torch._C._cuda_endAllocateToPool(place, pool)
+            torch._C._cuda_releasePool(place, pool)  # a graph that is none never gives it back
+        if cause not in (
+            None,
+            error,
+        ):  # PyTorch complains of the end of what an interrupt broke off
+            raise cause from None
         raise
 
 

@@ -24,7 +24,6 @@ from torch.autograd.function import once_differentiable
 from lorakit.lora import LoRALinear, lora_layers
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # they share their input
-FEW = 16  # below this rank a CPU makes dB's transpose quicker than dB
 FORMED_FROM = 256  # tokens, at the widths that are trained on a CPU
 
 
@@ -166,10 +165,7 @@ class _Products(torch.autograd.Function):
         found = []
         for i, (g, h, gB, B, scale) in enumerate(zip(gs, hs, gBs, Bs, ctx.scales, strict=True)):
             dA = gB.T @ rows
-            if h.shape[1] < FEW:
-                dB = torch.addmm(none, h.T, g, beta=0, alpha=scale).T
-            else:
-                dB = torch.addmm(none, g.T, h, beta=0, alpha=scale)
+            dB = torch.addmm(none, h.T, g, beta=0, alpha=scale).T
             db = g.sum(0) if ctx.needs_input_grad[4 * i + 4] else None
             found += [None, db, dA.to(As[i].dtype), dB.to(B.dtype)]
         return dx, None, None, *found

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from lorakit.attention import attend
+
 
 @dataclass(frozen=True, kw_only=True)
 class RopeScaling:
@@ -129,22 +131,10 @@ class KVCache:
         return torch.arange(self.length + count, device=ends.device) <= ends
 
 
-@torch.compiler.assume_constant_result
-def reads_shared(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether attention's kernel there reads keys that heads share; if not, each has a copy."""
-    if device.type == "cuda":
-        half = dtype in (torch.float16, torch.bfloat16)
-        return half and torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu"
-
-
 class Attention(nn.Module):
-    """Causal self-attention; query heads share key-value heads (GQA, arXiv 2305.13245).
+    """Causal self-attention; query heads share key-value heads (GQA, arXiv 2305.13245)."""
 
-    `shared` may say for another device what `reads_shared` says for this one.
-    """
-
-    shared: bool | None = None
+    shared: bool | None = None  # whether the kernel reads shared keys; None, as attention.py says
 
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
@@ -162,22 +152,11 @@ class Attention(nn.Module):
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        groups, mask = q.shape[1] // k.shape[1], None
+        mask = None
         if kv is not None:
             mask = kv.mask(length)
             k, v = kv.extend(self.layer, k, v)
-            if length == 1:
-                # Heads that share keys ask them together, like tokens: no key is copied for a head.
-                q = q.view(batch, -1, groups, self.head_dim)
-                return self.o_proj(F.scaled_dot_product_attention(q, k, v, mask).reshape(x.shape))
-        shared = mask is None and groups > 1
-        if shared:
-            shared = reads_shared(q.device, q.dtype) if self.shared is None else self.shared
-        if groups > 1 and not shared:
-            k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=shared
-        )
+        y = attend(q, k, v, mask, self.shared)
         return self.o_proj(y.transpose(1, 2).reshape(batch, length, -1))
 
 

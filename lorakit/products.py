@@ -3,13 +3,15 @@
     forward     h = x A^T,  y = h (s B)^T,    then x W^T added in place; or, where the outputs are
                 [x, h] [W, s B]^T             much wider than the input, all in one product
     backward    g [W, s B] = [g W, g s B]     then (g s B) A added in place
-                dB = s g^T h,  dA = (g s B)^T x    meanwhile
+                dB = s g^T h,  dA = (g s B)^T x    meanwhile, on a stream of their own
 
-To torch.compile each is one operation, which it does not look into.
+x (n, in) are the layers' inputs, a token a row; y (n, out) their outputs, side by side, and g the
+gradients of these; s is LoRA's scale. To torch.compile forward and backward are one operation each,
+which it does not look into. Knows no layers and no model.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -49,7 +51,8 @@ def packed_backward(
     """Gradients (n, out) of the layers side by side, x (n, in), h (n, rank) -> dx (n, in), of rows
     apart, dA (rank, in), and dB (out, widest rank), where each layer's has its rank of columns.
 
-    `shapes` are rank and outputs of each layer. dA and dB leave most of a GPU idle, and nobody
+    `shapes` are rank and outputs of each layer, one after the other. `rank` is their sum and what
+    P adds to it, so as to be a multiple of eight. dA and dB leave most of a GPU idle, and nobody
     waits for them: they are computed beside dx.
     """
     g = grads[0] if len(grads) == 1 else torch.cat(tuple(grads), 1)
@@ -57,19 +60,18 @@ def packed_backward(
     wide = torch.promote_types(g.dtype, torch.float32)
     dx, dA = g.new_empty(len(g), P.shape[1]), x.new_empty(rank, width, dtype=wide)
     dB, whole = (g.new_empty(out, size, dtype=wide) for size in (max(ranks), rank))
-    with _beside(g.device):
-        if rank == max(ranks):
-            _wide_product(g.T, h, scale, dB)
-        else:
-            _wide_product(g.T, h, scale, whole)
-            _blocks(whole, shapes, dB)
-    torch.mm(g, P[:out], out=dx)
-    gB = dx[:, width:]
-    with _beside(g.device):
-        _wide_product(gB.T, x, 1.0, dA)
-    dx[:, :width].addmm_(gB, P[out:, :width])
-    if g.is_cuda:
-        torch.cuda.current_stream().wait_stream(_side(g.device))
+    with _aside(g.device) as beside:
+        with beside():
+            if rank == max(ranks):
+                _wide_product(g.T, h, scale, dB)
+            else:
+                _wide_product(g.T, h, scale, whole)
+                _blocks(whole, shapes, dB)
+        torch.mm(g, P[:out], out=dx)
+        gB = dx[:, width:]
+        with beside():
+            _wide_product(gB.T, x, 1.0, dA)
+        dx[:, :width].addmm_(gB, P[out:, :width])
     return dx[:, :width], dA, dB
 
 
@@ -84,23 +86,34 @@ def _(grads, x, h, P, shapes, scale):
     )
 
 
-@cache
-def _side(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)
-
-
 @contextmanager
-def _beside(device: torch.device) -> Iterator[None]:
-    """What is launched within waits for what was launched before, and nothing after waits for it.
-
-    Until something is made to wait: so long its operands must be kept.
+def _aside(device: torch.device) -> Iterator[Callable[[], AbstractContextManager]]:
+    """Yields `beside()`: what is launched within that waits for all before it, and what comes after
+    does not wait for it. At the end of this block all is waited for, also after an error: until
+    then what is read and written beside must be kept.
     """
-    if device.type == "cuda":
-        _side(device).wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(_side(device)):
+    if device.type != "cuda":
+        yield nullcontext
+        return
+    here = torch.cuda.current_stream(device)
+    side = _side(here)
+
+    @contextmanager
+    def beside() -> Iterator[None]:
+        side.wait_stream(here)
+        with torch.cuda.stream(side):
             yield
-    else:
-        yield
+
+    try:
+        yield beside
+    finally:
+        here.wait_stream(side)
+
+
+@cache
+def _side(stream: torch.cuda.Stream) -> torch.cuda.Stream:
+    """One for each: what another thread does must not get into a stream's recording."""
+    return torch.cuda.Stream(stream.device)
 
 
 def _wide_product(left: Tensor, right: Tensor, scale: float, out: Tensor) -> None:
@@ -115,7 +128,7 @@ def _wide_product(left: Tensor, right: Tensor, scale: float, out: Tensor) -> Non
 
 
 def _blocks(whole: Tensor, shapes: Sequence[int], dB: Tensor) -> None:
-    """Of `whole` (out, rank), where each layer's outputs meet each layer's h, those of its own."""
+    """Into dB of `whole` (out, rank): there a layer's outputs meet the h of all, here its own."""
     found, row, top = [], 0, 0
     for rank, height in zip(shapes[::2], shapes[1::2], strict=True):
         found.append(whole[top : top + height, row : row + rank])
@@ -128,7 +141,10 @@ def _blocks(whole: Tensor, shapes: Sequence[int], dB: Tensor) -> None:
 
 
 class PackedProducts(torch.autograd.Function):
-    """x (n, in), P, its layers' rank and outputs, scale; A and B of each -> (n, out) each."""
+    """x (n, in), P, its layers' rank and outputs, scale; A and B of each -> (n, out) each.
+
+    A and B are in P already: they are given for the sake of their gradients.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, P: Tensor, shapes: list[int], scale: float, *_: Tensor):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import transformers
 
+from lorakit.attention import attend
 from lorakit.model import KVCache, Llama, ModelConfig, RopeScaling, rotate, rotation
 
 CASES = {
@@ -38,6 +39,35 @@ def test_the_head_may_be_asked_for_the_last_token_alone(model, tokens, cached):
     model.lm_head.register_forward_hook(lambda _, given, made: seen.append(given[0].shape))
     torch.testing.assert_close(model(tokens, kv, last=True), model(tokens)[:, -1:])
     assert seen[0] == (2, 1, model.config.hidden_size)
+
+
+def test_every_layer_attends_as_its_attribute_says(model, tokens, monkeypatch):
+    told = []
+
+    def noted(q, k, v, mask, shared):
+        told.append(shared)
+        return attend(q, k, v, mask, shared)
+
+    monkeypatch.setattr("lorakit.model.attend", noted)
+    model.model.layers[1].self_attn.shared = False
+    model(tokens)
+    assert told == [None, False]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_shared_keys_have_the_gradients_of_keys_copied_for_each_head(model, tokens, checkpointing):
+    net = model.double()
+    net.gradient_checkpointing = checkpointing
+    found = []
+    for shared in (True, False):
+        for layer in net.model.layers:
+            layer.self_attn.shared = shared
+        net.zero_grad()
+        logits = net(tokens)
+        logits.square().mean().backward()
+        found.append([logits.detach(), *(p.grad for p in net.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_rotary_scores_depend_on_distance_alone(model):

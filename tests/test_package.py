@@ -14,7 +14,7 @@ PACKAGE = ROOT / "lorakit"
 
 # A module imports only from rooms above its own line.
 ROOMS = [
-    {"fingerprint", "lora_config"},
+    {"attention", "fingerprint", "lora_config"},
     {
         "ahead",
         "capture",
@@ -45,6 +45,7 @@ ROOMS = [
         "parallel",
         "places",
         "presets",
+        "products",
         "qlora",
         "quiz_score",
         "status",

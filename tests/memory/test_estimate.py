@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lorakit.attention import attend
 from lorakit.lora import LoRAConfig, inject
 from lorakit.memory import DTYPES, PARTS, Setup, StepMemory, estimate, measure
+from lorakit.memory.dry_run import dry_run
 from lorakit.model import Llama
 from lorakit.presets import PRESETS
 from lorakit.qlora import quantize_
@@ -247,3 +249,33 @@ def test_no_byte_depends_on_the_rate_or_on_alpha():
     other = replace(one, lora=replace(LORA, alpha=99.0), config=TrainConfig(lr=0.5, steps=7))
     assert estimate(one) == estimate(other)
     assert measured(one).phases == measured(other).phases
+
+
+@pytest.mark.parametrize(
+    ("target", "dtype", "autocast", "told"),
+    [
+        ("cpu", torch.float32, False, None),
+        ("cuda", torch.float32, False, False),
+        ("cuda", torch.bfloat16, False, True),
+        ("cuda", torch.float16, False, True),
+        ("cuda", torch.float32, True, True),
+        ("mps", torch.bfloat16, False, False),
+    ],
+)
+def test_keys_are_shared_as_on_the_device_that_a_dry_run_is_for(
+    monkeypatch, target, dtype, autocast, told
+):
+    seen = []
+
+    def noted(q, k, v, mask, shared):
+        seen.append((shared, q.dtype))
+        return attend(q, k, v, mask, shared)
+
+    monkeypatch.setattr("lorakit.model.attend", noted)
+    config = TrainConfig(autocast=autocast)
+    sizes = {"batch_size": 2, "length": 20, "tokens": 40}
+    devices = {"device": "cpu", "target": target}
+    dry_run(
+        replace(MINI, num_key_value_heads=2), LORA, config=config, dtype=dtype, **sizes, **devices
+    )
+    assert set(seen) == {(told, torch.bfloat16 if autocast else dtype)}

@@ -1,0 +1,42 @@
+"""Attention where several heads of queries share one of keys and values (GQA, arXiv 2305.13245).
+
+    softmax(q k^T / sqrt(head_dim)) v       PyTorch's own kernels
+
+Some kernels read keys that are shared; for the others each head is given a copy. Which is which,
+only this file knows.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@torch.compiler.assume_constant_result
+def reads_shared(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the kernel for such queries reads keys that heads share."""
+    if device.type == "cuda":
+        half = dtype in (torch.float16, torch.bfloat16)
+        return half and torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu"
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, shared: bool | None) -> Tensor:
+    """q (batch, heads, length, head_dim), k and v (batch, kv heads, ...) -> as q.
+
+    Without a mask each query sees the keys up to its own, and a single one sees all. `shared` may
+    say for another device what `reads_shared` says for this one.
+    """
+    groups = q.shape[1] // k.shape[1]
+    if q.shape[2] == 1 and mask is None:
+        # Heads that share keys ask them together, like tokens: no key is copied for a head.
+        together = q.reshape(len(q), k.shape[1], groups, q.shape[3])
+        return F.scaled_dot_product_attention(together, k, v).reshape(q.shape)
+    if groups == 1 or mask is not None:  # the kernels for a mask read no shared keys
+        shared = False
+    elif shared is None:
+        shared = reads_shared(q.device, q.dtype)
+    if groups > 1 and not shared:
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=shared
+    )
