@@ -82,18 +82,15 @@ def recording(graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream, pool: Any)
 
     Other threads, a notebook's own among them, may use the GPU meanwhile. A recording that breaks
     off leaves nothing behind: PyTorch (2.11) leaves the thread on its stream, the generator of
-    random numbers without use, and the allocator waiting for its end, with all it holds.
+    random numbers without use, and the allocator waiting for its end, with all it holds. An
+    interrupt stays one, whatever PyTorch says of the recording that it broke off.
     """
     here, place = torch.cuda.current_stream(), stream.device_index
     generator = torch.cuda.default_generators[place]
-    state, cause = generator.get_state(), None
+    state = generator.get_state()
     try:
         with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-            try:
-                yield
-            except BaseException as error:
-                cause = error
-                raise
+            yield
     except BaseException as error:
         torch.cuda.set_stream(here)
         fresh = torch.Generator(generator.device)
@@ -102,11 +99,8 @@ def recording(graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream, pool: Any)
         with suppress(RuntimeError, AttributeError):  # no longer, where PyTorch itself has ended it
             torch._C._cuda_endAllocateToPool(place, pool)
             torch._C._cuda_releasePool(place, pool)  # a graph that is none never gives it back
-        if cause not in (
-            None,
-            error,
-        ):  # PyTorch complains of the end of what an interrupt broke off
-            raise cause from None
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
         raise
 
 
