@@ -77,4 +77,5 @@ def test_a_slider_that_rests_has_a_handle_that_is_not_white_and_takes_its_own_ag
         settings.method.value = method
         for slider in (settings.rank, settings.alpha):
             assert slider.disabled == seen
-            assert bool(slider.style.handle_color) == seen
+            if slider.style.has_trait("handle_color"):  # of ipywidgets 7 it has no colour
+                assert bool(slider.style.handle_color) == seen
