@@ -1,6 +1,7 @@
 """From a key press on a slider to new pixels in JupyterLab, every explorable beside `interact`.
 
-    python benchmarks/slider.py --out data/results/slider.json      ten minutes; a quiet machine
+    python benchmarks/slider.py --out data/results/slider.json      15 minutes; a quiet machine
+    python benchmarks/slider.py --only budget --out FILE            that case anew, the rest stays
 
 For each control that is followed while it is dragged, a cell with the explorable and one with
 `interact` and `plt.show` of the same drawing: keys in turns on either, a round each, so that what
@@ -8,14 +9,19 @@ else the machine does meets both. Timed in the page: from the key to the first f
 with the new picture. Then a key is held for `HOLD` seconds: how long after its release the last
 picture comes, and in every frame until then whether the picture is there, whole and of its height.
 
+Before that, every place of the slider is visited once and rested at. What an explorable works out
+when its slider rests (advice, a real step, a score) is known from then on and delays no key; how
+long a key takes at a place that is new stands apart, as "first visit".
+
+A case that fails is told, and the others go on. Results are written after each case.
+
 Needs a Chromium (LORAKIT_BROWSER, or on the PATH) and the tools of the tests.
 """
 
 import argparse
-import contextlib
 import datetime
-import json
 import platform
+import shlex
 import sys
 import tempfile
 import time
@@ -29,14 +35,16 @@ from playwright.sync_api import TimeoutError, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-from slow.browser import FLAGS, Cell, Lab, Server, closing, find_browser  # noqa: E402
+from slow.browser import FLAGS, PANEL, Cell, Lab, Server, closing, find_browser  # noqa: E402
 
 from lorakit.device import describe, pick_device  # noqa: E402
-from lorakit.files import write_json  # noqa: E402
+from lorakit.files import read_json, write_json  # noqa: E402
 
 HOLD = 3.0  # seconds that a key is held
 REPEAT = 0.033  # between the key's repeats, as a keyboard sends them
 QUIET = 1500  # milliseconds without a change: the last picture has come
+RESTED = 0.6  # seconds until an explorable takes its slider to be at rest
+LONG = 600  # seconds, for what a kernel works out
 BAR, SETTLED = 50.0, 150.0  # milliseconds: the lesson's bars
 SHARE = 0.5  # of interact's median, where that is more than BAR
 
@@ -79,7 +87,10 @@ def on_pyplot(picture, blit=False):
 
 
 class Case(NamedTuple):
-    """An explorable as a page makes it, and one control that it follows while it is dragged."""
+    """An explorable as a page makes it, and a slider that it follows while it is dragged.
+
+    At each of the slider's places, of which there are four or more, it shows another first picture.
+    """
 
     make: str
     control: str
@@ -140,6 +151,12 @@ READ = """(cell) => {
     const {old, ...seen} = cell.watch;
     return seen;
 }"""
+# Answered when the kernel has nothing else to do: noted down, for no page waits without a limit.
+REST = f"""() => {{ {PANEL}
+    window.rested = false;
+    panel.sessionContext.session.kernel.requestExecute({{code: ""}}).done.then(
+        () => {{ window.rested = true; }});
+}}"""
 OURS = '".jp-OutputArea img.figure"'
 PYPLOT = '".jp-OutputArea .jp-RenderedImage img"'
 
@@ -153,30 +170,60 @@ class Way:
         self.node = cell.node.element_handle()
         self.right = True
 
+    def place(self) -> tuple[float, float, float]:
+        """Where the slider is, the first of its places, and the last."""
+        handle = self.cell.handle(self.slider)
+        now, first, last = (handle.get_attribute(f"aria-value{x}") for x in ("now", "min", "max"))
+        return float(now or 0), float(first or 0), float(last or 0)
+
     def press(self) -> float:
         """Milliseconds from a key to the frame with the new picture; turns round at an end."""
-        for _ in range(2):
-            self.cell.handle(self.slider).focus()
-            self.node.evaluate(self.watch)
-            self.cell.lab.page.keyboard.press("ArrowRight" if self.right else "ArrowLeft")
-            with contextlib.suppress(TimeoutError):
-                self.cell.lab.page.wait_for_function(FIRST, arg=self.node, timeout=5000)
-                seen = self.node.evaluate(READ)
-                time.sleep(0.2)
-                return seen["first"] - seen["key"]
-            self.node.evaluate(READ)
-            self.right = not self.right
-        raise RuntimeError(f"no key on {self.slider!r} changes the picture of {self.cell.text()}")
+        page, (now, first, last) = self.cell.lab.page, self.place()
+        self.right = now < last if self.right else now <= first
+        key = "ArrowRight" if self.right else "ArrowLeft"
+        self.cell.handle(self.slider).focus()
+        self.node.evaluate(self.watch)
+        page.keyboard.press(key)
+        try:
+            page.wait_for_function(FIRST, arg=self.node, timeout=30_000)
+        except TimeoutError as error:
+            raise RuntimeError(
+                f"{key} on {self.slider!r} at {now:g} of {first:g} to {last:g} changed no picture"
+            ) from error
+        seen = self.node.evaluate(READ)
+        time.sleep(0.2)
+        return seen["first"] - seen["key"]
+
+    def home(self) -> None:
+        """To the slider's first place, and rest there."""
+        self.cell.handle(self.slider).focus()
+        self.cell.lab.page.keyboard.press("Home")
+        self.rest()
+
+    def rest(self) -> None:
+        """Wait until the explorable has worked out what it does when its slider rests."""
+        time.sleep(RESTED)
+        self.cell.lab.page.evaluate(REST)
+        self.cell.lab.wait_for("a kernel at rest", "() => window.rested", timeout=LONG)
+
+    def visit_all(self) -> list[float]:
+        """From the first place to the last, resting at each: what each key took."""
+        self.home()
+        self.press()  # not told: fonts, first layout
+        self.home()
+        times: list[float] = []
+        while not times or self.place()[0] < self.place()[2]:
+            times.append(self.press())
+            self.rest()
+        return times
 
     def hold(self) -> dict[str, float]:
         """A held key: what is seen meanwhile, and how long until the last picture after it."""
         page = self.cell.lab.page
-        self.cell.handle(self.slider).focus()
-        page.keyboard.press("Home")
-        time.sleep(1)
+        self.home()
         self.node.evaluate(self.watch)
         end = time.monotonic() + HOLD
-        keys = ["ArrowRight"] * 3 + ["ArrowLeft"] * 3  # a slider of few places must not rest
+        keys = ["ArrowRight"] * 3 + ["ArrowLeft"] * 3  # from the first place: none at an end
         number = 0
         while time.monotonic() < end:
             page.keyboard.press(keys[number % len(keys)])
@@ -199,22 +246,26 @@ def measured(lab: Lab, case: Case, path: Path, rounds: int, presses: int) -> dic
     cells = [new_code_cell(text) for text in (SETUP + trained, ours, theirs)]
     nbformat.write(new_notebook(cells=cells), path)
     lab.open(path)
-    lab.run_all(timeout=300)
+    lab.run_all(timeout=LONG)
     ways = {
         "explorable": Way(lab.cell(1), case.control, OURS),
         "interact": Way(lab.cell(2), "x", PYPLOT),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for way in ways.values():
-        way.press()  # not counted: fonts, first layout
+    first = {name: way.visit_all() for name, way in ways.items()}
     for _ in range(rounds):
         for name, way in ways.items():
             times[name] += [way.press() for _ in range(presses)]
+            way.rest()
     held: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     for _ in range(3):
         for name, way in ways.items():
             held[name].append(way.hold())
-    found = {name: {"key to pixels": spread(times[name])} | over(held[name]) for name in ways}
+    found = {
+        name: {"key to pixels": spread(times[name]), "first visit": spread(first[name])}
+        | over(held[name])
+        for name in ways
+    }
     bar = max(BAR, SHARE * found["interact"]["key to pixels"]["median"])
     mine = found["explorable"]
     found["bars"] = {
@@ -245,45 +296,59 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--presses", type=int, default=6, help="a round")
-    parser.add_argument("--only", nargs="*", choices=CASES, default=[*CASES])
+    parser.add_argument(
+        "--only", nargs="+", choices=CASES, help="the others stay as they are in --out"
+    )
     options = parser.parse_args()
     program = find_browser()
     if program is None:
         parser.error("no Chromium on the PATH: install one, or name one in LORAKIT_BROWSER")
-    found = {}
+    told: dict[str, Any] = {}
+    if options.out and options.only and options.out.exists():
+        told = read_json(options.out)
+    failed: dict[str, str] = {}
     with (
         tempfile.TemporaryDirectory() as folder,
         Server(Path(folder)) as server,
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=program, args=FLAGS) as browser,
     ):
-        for name in options.only:
-            page = browser.new_page(viewport={"width": 1400, "height": 1800})
-            with closing(Lab(page, server, Path(folder))) as lab:
-                path = Path(folder) / f"{name.replace(' ', '-')}.ipynb"
-                found[name] = measured(lab, CASES[name], path, options.rounds, options.presses)
-            mine, other = (found[name][way] for way in ("explorable", "interact"))
-            print(
-                f"{name:15} {mine['key to pixels']['median']:6.0f} ms, interact "
-                f"{other['key to pixels']['median']:6.0f}; settles {mine['settles']['median']:5.0f}"
-                f" and {other['settles']['median']:5.0f}; lowest {mine['lowest']:.2f} and "
-                f"{other['lowest']:.2f}; blank {mine['blank']:.0%} and {other['blank']:.0%}",
-                flush=True,
-            )
-        version = browser.version
-    told = {
-        "command": " ".join(["python benchmarks/slider.py", *sys.argv[1:]]),
-        "device": describe(pick_device()),
-        "browser": f"Chromium {version}",
-        "python": platform.python_version(),
-        "date": datetime.date.today().isoformat(),
-        "rounds": options.rounds,
-        "presses_a_round": options.presses,
-        "milliseconds": found,
-    }
-    if options.out:
-        write_json(options.out, told)
-    print(json.dumps(told))
+        made = {
+            "command": shlex.join(["python", "benchmarks/slider.py", *sys.argv[1:]]),
+            "device": describe(pick_device()),
+            "browser": f"Chromium {browser.version}",
+            "python": platform.python_version(),
+            "date": datetime.date.today().isoformat(),
+            "rounds": options.rounds,
+            "presses_a_round": options.presses,
+        }
+        for name in options.only or CASES:
+            path = Path(folder) / f"{name.replace(' ', '-')}.ipynb"
+            try:
+                page = browser.new_page(viewport={"width": 1400, "height": 1800})
+                with closing(Lab(page, server, Path(folder))) as lab:
+                    found = measured(lab, CASES[name], path, options.rounds, options.presses)
+            except Exception as error:
+                failed[name] = f"{type(error).__name__}: {error}"
+                print(f"{name:15} failed: {failed[name]}", file=sys.stderr, flush=True)
+                continue
+            print(f"{name:15} {in_words(found)}", flush=True)
+            told.setdefault("milliseconds", {})[name] = found | {"made": made}
+            if options.out:
+                write_json(options.out, told)
+    if failed:
+        sys.exit(f"{len(failed)} failed: {', '.join(failed)}")
+
+
+def in_words(found: dict[str, Any]) -> str:
+    mine, other = (found[way] for way in ("explorable", "interact"))
+    return (
+        f"{mine['key to pixels']['median']:6.0f} ms, interact "
+        f"{other['key to pixels']['median']:6.0f}; settles {mine['settles']['median']:5.0f}"
+        f" and {other['settles']['median']:5.0f}; lowest {mine['lowest']:.2f} and "
+        f"{other['lowest']:.2f}; blank {mine['blank']:.0%} and {other['blank']:.0%}; "
+        f"first visit {mine['first visit']['median']:.0f}"
+    )
 
 
 if __name__ == "__main__":
