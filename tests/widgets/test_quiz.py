@@ -136,6 +136,7 @@ def test_wrong_ones_take_turns(quiz):
     choose(quiz, "no")
     quiz.next.click()
     assert quiz.item.key == "c"
+    assert quiz.error.value == ""  # what a press of a button raises is seen here alone
 
 
 def test_a_question_that_comes_back_is_asked_anew_with_what_was_said(quiz):
