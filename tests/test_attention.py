@@ -73,7 +73,7 @@ def test_who_reads_shared_keys(monkeypatch, device, capability, dtypes):
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_what_is_told_goes_before_what_this_device_says(monkeypatch, told):
+def test_what_is_told_goes_before_what_this_device_says_and_a_mask_before_both(monkeypatch, told):
     seen = []
 
     def noted(q, k, v, **options):
@@ -82,10 +82,12 @@ def test_what_is_told_goes_before_what_this_device_says(monkeypatch, told):
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", noted)
     monkeypatch.setattr(attention, "reads_shared", lambda device, dtype: not told)
+    mask = torch.ones(7, 7, dtype=torch.bool).tril()
     attend(*drawn(4, 2), None, told)
     attend(*drawn(4, 2), None, None)
+    attend(*drawn(4, 2), mask, told)
     keys = {True: (2, True), False: (4, False)}
-    assert seen == [keys[told], keys[not told]]
+    assert seen == [keys[told], keys[not told], keys[False]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
