@@ -137,6 +137,7 @@ def open_lab(options: Sequence[str]) -> int:
     print("JupyterLab prints its address below: open it by hand if no browser opens", flush=True)
     command = [
         *(sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1"),
+        "--LabApp.news_url=None",  # a question about news would cover the page's corner
         *(f"--ServerApp.root_dir={root}", *options, str(root / LESSON)),
     ]
     return until_closed(command)

@@ -64,7 +64,7 @@ def held(folder: Path | None) -> str:
     if folder is None:
         return "the run has no folder, so nothing is on disk"
     if any((folder / name).exists() for name in ("adapter", "model")):
-        return f"{folder} holds all that was trained"
+        return f"{folder} holds a run that is done"
     if (folder / "checkpoint").exists():
         steps = len(read_json(folder / "checkpoint" / "run.json")["history"]["steps"])
         return (

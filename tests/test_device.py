@@ -23,5 +23,7 @@ def test_without_a_wish_the_first_there_is_is_taken(monkeypatch):
     assert pick_device().type == "cpu"
 
 
-def test_the_cpu_says_how_many_threads_it_uses():
-    assert describe(torch.device("cpu")) == f"CPU, {torch.get_num_threads()} threads"
+@pytest.mark.parametrize(("threads", "words"), [(1, "1 thread"), (3, "3 threads")])
+def test_the_cpu_says_how_many_threads_it_uses(threads, words, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert describe(torch.device("cpu")) == f"CPU, {words}"

@@ -36,7 +36,7 @@ def draw_step_times(ax: Axes, times: Mapping[str, Any]) -> None:
     for row, (found, end) in enumerate(zip(times.values(), left, strict=True)):
         words = f" {1000 * found.total:.0f} ms"
         if "floor" in times:
-            words += f", {found.total / times['floor'].total:.2f} of the floor"
+            words += f", {found.total / times['floor'].total:.2f} times the floor"
         ax.text(end, row, words, va="center", fontsize=SMALL)
     if "floor" in times:
         ax.axvline(1000 * times["floor"].total, color="black", linewidth=1.5, linestyle="--")

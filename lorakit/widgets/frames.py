@@ -149,7 +149,7 @@ _ALL = [
     Frame(
         key="merge",
         page="06",
-        question="SmolLM2's adapter of rank 8: its delta is half a hundredth as large as W. "
+        question="SmolLM2's adapter of rank 8: its delta is 0.5% as large as W. "
         "Merged in bfloat16, how much of it is rounded away?",
         options=("a hundredth, or less", "over a quarter", "over a half", "nearly all"),
         right=1,

@@ -67,6 +67,7 @@ class Keeping(Answering):
         files = self.upload.value  # ipywidgets 7 has them by their names
         if not files:
             return
+        self._tell("")  # what is told of an earlier one is not of this
         (file,) = files.values() if isinstance(files, dict) else files
         self.upload.set_trait("value", type(files)())  # the same file can come again
         text = bytes(file["content"]).decode("utf-8", "replace")

@@ -196,5 +196,5 @@ def as_number(text: str) -> float:
     text = text.strip()
     number = float(text.replace(",", "")) if NUMBER.fullmatch(text) else inf
     if math.isinf(number):
-        raise ValueError(f"a guess is a number such as 1,200 or 0.5 or 3e6, got {text!r}")
+        raise ValueError(f"a number is asked for, such as 1,200 or 0.5 or 3e6, got {text!r}")
     return number

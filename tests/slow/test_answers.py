@@ -89,7 +89,7 @@ def test_what_is_no_number_is_told_beside_it_and_can_be_mended(page):
     box = cell.control("your guess").locator("input")
     box.fill("many")
     cell.click("Keep my guess")
-    cell.expect_text("a guess is a number such as 1,200 or 0.5 or 3e6, got 'many'")
+    cell.expect_text("a number is asked for, such as 1,200 or 0.5 or 3e6, got 'many'")
     box.fill("5")
     cell.click("Keep my guess")
     cell.expect_text("kept: 5 MB")

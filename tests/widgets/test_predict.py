@@ -121,7 +121,7 @@ def test_a_number_is_sent_whole():
     ("made", "match"),
     [
         (choice, "nothing is chosen yet: choose an option, then keep it"),
-        (number, "a guess is a number such as 1,200 or 0.5 or 3e6, got ''"),
+        (number, "a number is asked for, such as 1,200 or 0.5 or 3e6, got ''"),
     ],
 )
 def test_no_guess_is_told_in_the_explorable(made, match, monkeypatch, answers):

@@ -25,7 +25,7 @@ def test_the_solution_can_be_given_and_is_shown_at_rest(item):
         ("choice", "choose one of the options"),
         ("bug", "choose one of the options"),
         ("order", "choose one for every place"),
-        ("number", "a guess is a number such as 1,200"),
+        ("number", "a number is asked for, such as 1,200"),
     ],
 )
 def test_no_answer_yet_is_told_with_what_to_do(kind, message):
