@@ -98,11 +98,13 @@ def _base() -> Finding:
 def _kernel() -> Finding:
     """Widgets show only if notebooks run in the environment that is looked at here."""
     try:
-        from jupyter_client.manager import KernelManager  # slow to import, and may be missing
+        from jupyter_client.kernelspec import KernelSpecManager  # slow to import; may be missing
     except ImportError:
         fix = _with_this_python("pip install jupyterlab")
         return Finding(what="kernel of notebooks", found="none", fix=fix)
-    python = KernelManager(kernel_name="python3").format_kernel_cmd()[0]
+    python = KernelSpecManager().get_kernel_spec("python3").argv[0]
+    if Path(python).name == python:  # Jupyter takes its own
+        python = sys.executable
     here = Path(python).absolute().parent == Path(sys.executable).absolute().parent
     fix = "" if here else "open the lesson in its own environment: make lab"
     return Finding(what="kernel of notebooks", found=python, fix=fix)

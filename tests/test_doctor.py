@@ -136,8 +136,16 @@ def test_a_kernel_of_another_environment(tmp_path):
     assert "make lab" in problem.fix
 
 
+def test_a_kernel_that_names_no_place_is_jupyters_own(tmp_path):
+    folder = tmp_path / "kernels" / "python3"
+    folder.mkdir(parents=True)
+    kernel = {"argv": ["python", "-m", "ipykernel_launcher"], "display_name": "Python 3"}
+    (folder / "kernel.json").write_text(json.dumps(kernel | {"language": "python"}))
+    assert not problems()
+
+
 def test_no_kernel_at_all(monkeypatch):
-    monkeypatch.setitem(sys.modules, "jupyter_client.manager", None)  # as if not installed
+    monkeypatch.setitem(sys.modules, "jupyter_client.kernelspec", None)  # as if not installed
     (problem,) = problems().values()
     assert problem.found == "none"
     assert problem.fix == PIP + "jupyterlab"
