@@ -11,13 +11,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-@torch.compiler.assume_constant_result
 def reads_shared(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether the kernel for such queries reads keys that heads share."""
     if device.type == "cuda":
         half = dtype in (torch.float16, torch.bfloat16)
         return half and torch.cuda.get_device_capability(device) >= (8, 0)
     return device.type == "cpu"
+
+
+# What torch.compiler.assume_constant_result does, which would import the compiler here and now.
+vars(reads_shared)["_dynamo_marked_constant"] = True
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, shared: bool | None) -> Tensor:

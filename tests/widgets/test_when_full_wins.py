@@ -183,7 +183,7 @@ def test_ones_own_point_is_two_stars_and_words_beside_the_sweeps(quick):
     a, b = full["heldout"][1], lora["heldout"][1]
     assert stars(quick) == [(512, a, COLORS["full"]), (512, b, COLORS["lora"])]
     text = quick.curves.text
-    assert f"Yours (CPU, 1 threads, seed 0, all 2 steps): the loss of rank 8 is {b / a:.3g}" in text
+    assert f"Yours (CPU, 1 thread, seed 0, all 2 steps): the loss of rank 8 is {b / a:.3g}" in text
     assert text.index("NVIDIA H100") < text.index("Yours"), "beside the committed one"
     assert quick.line.value.startswith("2 steps of both in")
     assert look(quick)[0] == before[0] and look(quick)[1] != before[1]
