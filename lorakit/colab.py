@@ -20,14 +20,18 @@ KEPT = ("torch", "numpy", "ipywidgets")
 SERVERS = ("jupyterlab", "voila")  # they open pages, and Colab's is open; they would change its own
 
 
+def asked() -> list[Requirement]:
+    """What lorakit's own metadata asks for, less what its tests alone need."""
+    everything = map(Requirement, importlib.metadata.requires("lorakit") or ())
+    return [r for r in everything if r.marker is None or r.marker.evaluate({"extra": ""})]
+
+
 def missing() -> list[str]:
-    """What lorakit's own metadata asks for and is not installed, less `KEPT` and `SERVERS`.
+    """What is `asked` for and not installed, less `KEPT` and `SERVERS`.
 
     A requirement in words, "gguf>=0.10"; also one of which there is only another version.
     """
-    asked = map(Requirement, importlib.metadata.requires("lorakit") or ())
-    needed = [r for r in asked if r.marker is None or r.marker.evaluate({"extra": ""})]
-    wanted = [r for r in needed if canonicalize_name(r.name) not in KEPT + SERVERS]
+    wanted = [r for r in asked() if canonicalize_name(r.name) not in KEPT + SERVERS]
     return [str(r) for r in wanted if not _met(r)]
 
 

@@ -19,7 +19,9 @@ import psutil
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from lorakit.answers import temporary
 from lorakit.checkpoint import INSTALL_SMOLLM2, SMOLLM2, cache_folder, smollm2_file
+from lorakit.colab import SERVERS, asked
 from lorakit.device import VARIABLE, describe, pick_device
 
 MEMORY = 4 * 10**9  # bytes: what full fine-tuning of SmolLM2-135M needs, with room for Python
@@ -45,8 +47,8 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Every finding, the good ones too."""
-    asked = map(Requirement, importlib.metadata.requires("lorakit") or ())
-    needed = [r for r in asked if r.marker is None or r.marker.evaluate({"extra": ""})]
+    no_need = SERVERS if temporary() == "Colab" else ()
+    needed = [r for r in asked() if r.name not in no_need]
     return [
         _python(),
         *map(_package, needed),

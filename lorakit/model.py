@@ -1,4 +1,4 @@
-"""A Llama-style decoder in one file: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
+"""A Llama-style decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
 
     x = embed(tokens)
     x = x + attention(norm(x));  x = x + mlp(norm(x))        num_hidden_layers times
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from lorakit.attention import attend
+from lorakit.norm import RMSNorm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,20 +63,6 @@ class ModelConfig:
     @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_attention_heads
-
-
-class RMSNorm(nn.Module):
-    """Divide by the root mean square (taken in float32), then scale each feature."""
-
-    def __init__(self, size: int, eps: float):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return self.weight * wide.to(x.dtype)
 
 
 def rotation(config: ModelConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -231,8 +218,8 @@ class Llama(nn.Module):
                 f"{end} tokens are longer than max_position_embeddings={limit}: shorten the text"
             )
         positions = torch.arange(end, device=tokens.device) if kv is None else kv.positions(count)
-        cos, sin = rotation(self.config, positions)
         x = self.model.embed_tokens(tokens)
+        cos, sin = (table.to(x.dtype) for table in rotation(self.config, positions))
         for layer in self.model.layers:
             if self.gradient_checkpointing and kv is None and torch.is_grad_enabled():
                 x = checkpoint(layer, x, cos, sin, **self.checkpointing)

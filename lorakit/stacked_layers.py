@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lorakit.lora import LoRAConfig, LoRALinear, freeze, inject, lora_layers, target_layers
-from lorakit.model import Llama, RMSNorm
+from lorakit.model import Llama
+from lorakit.norm import RMSNorm
 
 
 def _grouped(x: Tensor, runs: int) -> Tensor:

@@ -59,9 +59,19 @@ def test_every_package_that_lorakit_needs_is_looked_at_and_none_of_the_tests_own
     assert not {"pytest", "ruff", "peft"} & looked_at
 
 
+def test_colab_brings_no_server_of_its_own_and_needs_none(monkeypatch):
+    everywhere = {finding.what for finding in examine()}
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "")
+    assert everywhere - {finding.what for finding in examine()} == {"jupyterlab", "voila"}
+
+
 @pytest.mark.parametrize(
     ("name", "version", "asked"),
-    [("ipywidgets", None, "'ipywidgets>="), ("torch", "2.1.0+cpu", "'torch>=2.9'")],
+    [
+        ("ipywidgets", None, "'ipywidgets>="),
+        ("ipywidgets", "7.6.5", "'ipywidgets>="),
+        ("torch", "2.1.0+cpu", "'torch>=2.9'"),
+    ],
 )
 def test_a_package_that_is_missing_or_too_old(monkeypatch, name, version, asked):
     real = importlib.metadata.version

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "lorakit"
 
 # A module imports only from rooms above its own line.
 ROOMS = [
-    {"attention", "fingerprint", "lora_config"},
+    {"attention", "fingerprint", "lora_config", "norm"},
     {
         "ahead",
         "capture",
@@ -85,8 +85,8 @@ ROOMS = [
     {"real_model", "summary"},
     {"science"},
     {"plots", "public"},
-    {"claims", "colab", "console", "doctor"},
-    {"present"},
+    {"claims", "colab", "console"},
+    {"doctor", "present"},
     {"widgets"},
     {"cli"},
 ]

@@ -10,6 +10,7 @@ from lorakit.lora import LoRAConfig, inject
 from lorakit.memory.scribe import BackwardDone, Log, Scribe
 from lorakit.memory.tracker import state, weights
 from lorakit.model import Attention, Llama, ModelConfig
+from lorakit.norm import RMSNorm
 from lorakit.qlora import quantize_
 from lorakit.step import TrainConfig, make_optimizer, prepare, step
 
@@ -49,6 +50,8 @@ def dry_run(
                 for module in net.modules():
                     if isinstance(module, Attention):
                         module.shared = target == "cuda" and (half or config.autocast)
+                    elif isinstance(module, RMSNorm):
+                        module.fused = target == "cuda"
             optimizer = make_optimizer(net, config)
             scribe.watch(net, optimizer)
             for name, tensor in [*net.named_parameters(), *net.named_buffers()]:

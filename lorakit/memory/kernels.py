@@ -4,9 +4,6 @@ Read off the allocator's own history on an H100 (torch 2.11), for the kernels of
 
     attention's backward    in float32 a product of the output's size, then a float32 gradient of
                             the queries; in 16 bits the latter alone
-    sum over rows           partial sums, 8 bytes for each element read; it is the gradient of a
-                            norm's weight. From some tens of thousands of rows on it grows no more;
-                            here it does, and large batches of full fine-tuning look larger.
     sum of truth values     the same as whole numbers of 8 bytes
 
 The rest takes nothing, or some kilobytes.
@@ -16,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 
 def workspaces(func: Any, args: Sequence[Any], result: Any) -> tuple[list[int], tuple[int, ...]]:
@@ -33,10 +29,6 @@ def workspaces(func: Any, args: Sequence[Any], result: Any) -> tuple[list[int], 
             gradient = row * (-(-width // 64) * 64) + row // 16
             return [row * width, row, row, gradient], (1, 2, 3, -2, -1, 4, -3, -4)
         return [row * (width + 1)], (1, -1)
-    if func is torch.ops.aten.sum.dim_IntList:
-        source: Tensor = args[0]
-        if args[1] and all(dim % source.dim() < source.dim() - 1 for dim in args[1]):
-            return [8 * source.numel(), 16], (1, 2, -2, -1)
     if func is torch.ops.aten.sum.default and args[0].dtype == torch.bool:
         return [8 * args[0].numel()], (1, -1)
     return [], ()
