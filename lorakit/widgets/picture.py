@@ -5,7 +5,7 @@
     picture.text = "LoRA takes 53% of the memory of full fine-tuning"
 
 With `blit` the axes are kept from one drawing to the next, and so are the pixels of what stands
-still on them (`plots.style.frame`): then only what moves is drawn.
+still on them (`plots.style.frame`), of some frames before, too: then only what moves is drawn.
 
 A page without a kernel shows the picture as it last was: it travels in the output itself. This file
 knows no control and no number.
@@ -23,6 +23,7 @@ import ipywidgets
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from lorakit.plots.style import figure, frame_key, moving, png
@@ -37,6 +38,7 @@ CAPTIONS = "<style>.jupyter-widgets.figure-words {font-size: 15px}</style>"
 VIEW = "application/vnd.jupyter.widget-view+json"  # the live widget in an output
 # matplotlib is not made for threads, and callbacks and a training run draw in threads of their own.
 DRAWING = threading.RLock()
+FRAMES = 8  # kept of a picture, one or two megabytes each
 KEPT = 160  # of the 256 colours of a stored picture: a fill keeps its own, an edge may take another
 FRAMELESS = "only a drawing that begins with frame(ax, ...) can be blitted"
 
@@ -50,7 +52,8 @@ class Picture(ipywidgets.VBox):
     def __init__(self, width: int, height: int, alt: str):
         self.alt = alt
         self._figure, self.axes = figure(width, height)
-        self._kept: tuple[tuple, Any] | None = None  # a frame's key, and its pixels
+        # By a frame's key its pixels, and where the axes are in them; the last one used comes last.
+        self._kept: dict[tuple, tuple[Any, Bbox]] = {}
         self.image = ipywidgets.Image(format="png", layout=_fixed(width, height))
         self.image.add_class("figure")
         self.image.layout.visibility = "hidden"  # until there is one: a frame would look broken
@@ -82,8 +85,8 @@ class Picture(ipywidgets.VBox):
         as far as needed. Other threads wait: nothing slow belongs in the block.
         """
         with DRAWING:
-            kept, self._kept = self._kept, None  # nothing is kept of a drawing that fails
-            if kept is None or not blit:
+            kept, self._kept = self._kept, {}  # nothing is kept of a drawing that fails
+            if not kept or not blit:
                 self._figure.clear()
                 self.axes = self._figure.add_subplot()
             old = moving(self.axes)
@@ -96,22 +99,28 @@ class Picture(ipywidgets.VBox):
                 self.image.value = png(self._figure)
             self.image.layout.visibility = "visible"
 
-    def _blit(self, kept: tuple[tuple, Any] | None) -> tuple[tuple, Any]:
+    def _blit(self, kept: dict[tuple, tuple[Any, Bbox]]) -> dict[tuple, tuple[Any, Bbox]]:
         """Show the frame's pixels, kept or made, and over them what moves."""
         canvas = self._figure.canvas
         assert isinstance(canvas, FigureCanvasAgg)
         if (key := frame_key(self.axes)) is None:
             raise ValueError(FRAMELESS)
         movers = moving(self.axes)
-        if kept is None or kept[0] != key:
+        if key in kept:
+            pixels, place = kept.pop(key)
+            canvas.restore_region(pixels)
+            self.axes.set_position(place)
+            self.axes.set_in_layout(True)  # where the next frame is laid out, it is asked again
+        else:
             for artist in movers:
                 artist.set_visible(False)
             canvas.draw()
-            kept = key, canvas.copy_from_bbox(self._figure.bbox)
+            pixels, place = canvas.copy_from_bbox(self._figure.bbox), self.axes.get_position()
             for artist in movers:
                 artist.set_visible(True)
-        else:
-            canvas.restore_region(kept[1])
+        kept[key] = pixels, place
+        if len(kept) > FRAMES:
+            del kept[next(iter(kept))]
         for artist in movers:
             self.axes.draw_artist(artist)
         file = io.BytesIO()
@@ -123,7 +132,7 @@ class Picture(ipywidgets.VBox):
 
     def close(self) -> None:
         """Take it off the page; a drawing's pixels are megabytes, and nobody needs them now."""
-        self._kept = None
+        self._kept = {}
         super().close()
 
     _ipython_display_ = None  # ipywidgets 7 has one, which goes before a mime bundle

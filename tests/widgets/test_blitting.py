@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from lorakit.plots.style import frame, frame_key, moving
 from lorakit.widgets import Picture
-from lorakit.widgets.picture import DRAWING
+from lorakit.widgets.picture import DRAWING, FRAMES
 
 
 @pytest.fixture
@@ -54,6 +54,7 @@ def renderings(monkeypatch) -> list:
         [(2, 10), (150, 200), (3, 10)],
         [(2, 25), (2, 10), (20, 25), (3, 10)],
         [(2, 10), (9, 25), (3, 10), (9, 25), (3, 10)],
+        [(2, 10), (9, 25), (2, 10), (150, 200), (3, 10)],
     ],
 )
 def test_however_it_was_reached_a_picture_is_that_drawn_at_once(picture, moves):
@@ -68,10 +69,16 @@ def test_within_one_frame_it_is_rendered_once(picture, renderings):
     assert len(renderings) == 1
 
 
-def test_another_frame_is_rendered_and_so_is_the_old_one_again(picture, renderings):
-    for limit in (10, 10, 20, 20, 10):
+def test_each_frame_is_rendered_once_unless_many_others_were_between(picture, renderings):
+    for limit in (10, 20, 20, 10):
         show(picture, 3, limit)
-    assert len(renderings) == 3
+    assert len(renderings) == 2
+    others = range(30, 30 + FRAMES - 1)  # 10 was the last, and is still kept beside these
+    for limit in (*others, 10):
+        show(picture, 3, limit)
+    assert len(renderings) == 2 + len(others)
+    show(picture, 3, 20)
+    assert len(renderings) == 3 + len(others)
 
 
 def test_what_moved_is_gone_from_the_picture_and_from_the_axes(picture):
@@ -168,7 +175,7 @@ def test_a_closed_picture_keeps_no_pixels_and_no_figure():
     show(picture, 3)
     figure = weakref.ref(picture._figure)
     picture.close()
-    assert picture._kept is None
+    assert not picture._kept
     del picture
     gc.collect()
     assert figure() is None
