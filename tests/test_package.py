@@ -84,9 +84,9 @@ ROOMS = [
     {"anatomy", "bars", "cuts", "family", "grids", "trials"},
     {"real_model", "summary"},
     {"science"},
-    {"plots", "public"},
-    {"claims", "colab", "console"},
-    {"doctor", "present"},
+    {"colab", "plots", "public"},
+    {"claims", "console", "doctor"},
+    {"present"},
     {"widgets"},
     {"cli"},
 ]

@@ -101,7 +101,7 @@ def test_a_picture_reached_by_many_moves_is_that_drawn_afresh(brief, explorer):
         control.value = draw.choice([v for v in values(control) if v not in (128, 256)])
     reached = look(explorer)
     explorer.picture._figure, explorer.picture.axes = figure(860, 420)
-    explorer.picture._kept = None
+    explorer.picture._kept = {}
     explorer.refresh()
     assert look(explorer) == reached
 

@@ -93,7 +93,7 @@ def test_a_picture_reached_by_many_moves_is_that_drawn_afresh(make, name):
     for picture in explorer.pictures:
         width, height = map(int, picture._figure.bbox.size)
         picture._figure, picture.axes = figure(width, height)
-        picture._kept = None
+        picture._kept = {}
     explorer.refresh()
     assert look(explorer) == reached
 

@@ -198,7 +198,7 @@ def test_a_picture_reached_by_many_moves_is_that_drawn_afresh(name):
         control.value = draw.choice(values(control))
     reached = look(explorer)
     explorer.picture._figure, explorer.picture.axes = figure(900, 420)
-    explorer.picture._kept = None
+    explorer.picture._kept = {}
     explorer.refresh()
     assert look(explorer) == reached
 

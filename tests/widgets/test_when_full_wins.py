@@ -141,7 +141,7 @@ def test_a_picture_reached_by_many_moves_is_that_drawn_afresh(explorer):
     reached = look(explorer)
     for picture in explorer.pictures:
         picture._figure, picture.axes = figure(*map(int, picture._figure.bbox.size))
-        picture._kept = None
+        picture._kept = {}
     explorer.refresh()
     assert look(explorer) == reached
 
