@@ -143,8 +143,7 @@ class Attention(nn.Module):
         if kv is not None:
             mask = kv.mask(length)
             k, v = kv.extend(self.layer, k, v)
-        y = attend(q, k, v, mask, self.shared)
-        return self.o_proj(y.transpose(1, 2).reshape(batch, length, -1))
+        return self.o_proj(attend(q, k, v, mask, self.shared))
 
 
 class MLP(nn.Module):

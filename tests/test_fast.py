@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from lorakit.lora import LoRAConfig, LoRALinear, inject, lora_layers
 from lorakit.merging import merge
 from lorakit.model import Llama, ModelConfig
 from lorakit.packed import packed
+from lorakit.presets import PRESETS
 from lorakit.qlora import quantize_
 from lorakit.step import response_loss
 
@@ -335,3 +337,34 @@ def test_without_gradients_the_taught_layer_answers():
         expected = model(TOKENS)
         set_fast(model, True)
         assert torch.equal(model(TOKENS), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(
+    ("dtype", "off"), [(torch.float32, 1e-4), (torch.bfloat16, 0.05), (torch.float16, 0.05)]
+)
+@pytest.mark.parametrize("compiled", [False, True], ids=["as it is", "compiled"])
+def test_gradients_of_packed_adapters_are_the_taught_ones(dtype, off, compiled, perturb):
+    config = replace(PRESETS["smollm2-135m"], vocab_size=128, num_hidden_layers=2)
+    torch.manual_seed(0)
+    model = Llama(config).to("cuda", dtype)
+    inject(model, LoRAConfig(rank=8))
+    perturb(model, 0.02)
+    tokens = torch.randint(0, 128, (4, 85), device="cuda")
+
+    def gradients() -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        model(tokens).float().square().mean().backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+
+    expected = gradients()
+    set_fast(model, True)
+    with packed(model) as count:
+        if compiled:
+            torch._dynamo.reset()
+            for layer in model.model.layers:
+                layer.compile(dynamic=False)
+        found = gradients()
+    assert count == 14
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).norm() < off * gradient.norm(), name
