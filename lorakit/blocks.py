@@ -26,7 +26,7 @@ from lorakit.text import IGNORE, Stream
 
 SECONDS = 0.2  # of a block: so long a stop waits, and so late a loss is told
 # Of the step's time, and seconds for each shape: on an H100, see data/results/step-h100.json.
-COMPILING_SAVES, COMPILING_TAKES = 0.45, 12.0
+COMPILING_SAVES, COMPILING_TAKES = 0.35, 12.0
 LENGTHS = 64  # that a layer is compiled for; PyTorch compiles code eight times, and then no more
 
 
