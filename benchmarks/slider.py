@@ -1,6 +1,6 @@
 """From a key press on a slider to new pixels in JupyterLab, every explorable beside `interact`.
 
-    python benchmarks/slider.py --out data/results/slider.json      15 minutes; a quiet machine
+    python benchmarks/slider.py --out data/results/slider.json      25 minutes; a quiet machine
     python benchmarks/slider.py --only budget --out FILE            that case anew, the rest stays
 
 For each control that is followed while it is dragged, a cell with the explorable and one with
@@ -21,6 +21,7 @@ Needs a Chromium (LORAKIT_BROWSER, or on the PATH) and the tools of the tests.
 import argparse
 import datetime
 import platform
+import re
 import shlex
 import sys
 import tempfile
@@ -89,11 +90,13 @@ def on_pyplot(picture, blit=False):
 class Case(NamedTuple):
     """An explorable as a page makes it, and a slider that it follows while it is dragged.
 
-    At each of the slider's places, of which there are four or more, it shows another first picture.
+    At each of the slider's places, of which there are four or more, it shows another picture: the
+    explorable's first, or that of this number.
     """
 
     make: str
     control: str
+    picture: int = 0
 
 
 CASES = {
@@ -107,6 +110,10 @@ CASES = {
     "truncation": Case("widgets.TruncationExplorer(full)", "rank"),
     "sweep": Case('widgets.SweepExplorer("rank")', "method"),
     "when full wins": Case("widgets.WhenFullWinsExplorer()", "examples"),
+    "adapter file": Case('widgets.AdapterFileExplorer("smollm2-135m")', "rank"),
+    "quantize": Case('widgets.QuantizeExplorer(lk.load_base("mini")[0])', "block"),
+    "merge": Case("widgets.MergeExplorer(lora)", "alpha"),
+    "shelf": Case("widgets.ShelfExplorer()", "tasks", picture=1),
 }
 TRAINED = """
 full = lk.finetune(replace(run.with_method("full"), answers=0))
@@ -116,7 +123,7 @@ lora = lk.finetune(replace(run, answers=0))
 # Looks at the picture before every frame that the browser paints; `cell` is a node of the page.
 WATCH = """(cell) => {
     const look = () => {
-        const img = cell.querySelector(SELECTOR);
+        const img = cell.querySelectorAll(SELECTOR)[NUMBER];
         const src = img?.complete && img.naturalWidth > 0 ? img.src : null;
         // While the next picture loads, the browser paints the earlier one: that is not blank.
         const painted = img && (!img.complete || img.naturalWidth > 0);
@@ -164,9 +171,9 @@ PYPLOT = '".jp-OutputArea .jp-RenderedImage img"'
 class Way:
     """A cell, its slider, and what of it is watched."""
 
-    def __init__(self, cell: Cell, slider: str, selector: str):
+    def __init__(self, cell: Cell, slider: str, selector: str, number: int = 0):
         self.cell, self.slider = cell, slider
-        self.watch = WATCH.replace("SELECTOR", selector)
+        self.watch = WATCH.replace("SELECTOR", selector).replace("NUMBER", str(number))
         self.node = cell.node.element_handle()
         self.right = True
 
@@ -241,14 +248,14 @@ class Way:
 
 
 def measured(lab: Lab, case: Case, path: Path, rounds: int, presses: int) -> dict[str, Any]:
-    trained = TRAINED if "full" in case.make else ""
+    trained = TRAINED if re.search(r"\b(full|lora)\b", case.make) else ""
     ours, theirs = f"e = {case.make}\ne", f"beside({case.make}, {case.control!r})"
     cells = [new_code_cell(text) for text in (SETUP + trained, ours, theirs)]
     nbformat.write(new_notebook(cells=cells), path)
     lab.open(path)
     lab.run_all(timeout=LONG)
     ways = {
-        "explorable": Way(lab.cell(1), case.control, OURS),
+        "explorable": Way(lab.cell(1), case.control, OURS, case.picture),
         "interact": Way(lab.cell(2), "x", PYPLOT),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}

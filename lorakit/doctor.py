@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from lorakit.answers import temporary
 from lorakit.checkpoint import INSTALL_SMOLLM2, SMOLLM2, cache_folder, smollm2_file
@@ -48,7 +49,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Every finding, the good ones too."""
     no_need = SERVERS if temporary() == "Colab" else ()
-    needed = [r for r in asked() if r.name not in no_need]
+    needed = [r for r in asked() if canonicalize_name(r.name) not in no_need]
     return [
         _python(),
         *map(_package, needed),

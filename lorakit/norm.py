@@ -3,9 +3,9 @@
     y = weight * x / sqrt(mean(x^2) + eps)
 
 On CUDA one kernel of PyTorch's does it forward and one backward: inside in float32, rounded once,
-and for backward it keeps x and one number a row. Elsewhere the formula stands as it is; of that
-autograd keeps, in 16 bits, x in float32. torch.compile is given the formula everywhere: it makes
-its own kernel, of this and what stands around it.
+and for backward it keeps, beside the weight, x and one number a row. Elsewhere the formula stands
+as it is; of that autograd keeps, in 16 bits, x in float32. torch.compile is given the formula
+everywhere: it makes its own kernel, of this and what stands around it.
 """
 
 from typing import Any

@@ -6,7 +6,8 @@ Read off the allocator's own history on an H100 (torch 2.11), for the kernels of
                             the queries; in 16 bits the latter alone
     sum of truth values     the same as whole numbers of 8 bytes
 
-The rest takes nothing, or some kilobytes.
+The rest takes nothing, or some kilobytes. (Not so a sum over rows, of which no step of the lab's
+has a large one: a norm's gradient is one where its weight has another precision than its input.)
 """
 
 from collections.abc import Sequence
