@@ -25,7 +25,8 @@ class MergeExplorer(Explorable):
     """A LoRA result; alpha, a dtype -> `merge_cost` in three dtypes -> a dot a layer, and a line.
 
     Nothing is merged in the result's model. `costs` are those on show, by dtype, and `change` is
-    how far the merge in the chosen dtype moves a logit, as a share of the largest.
+    how far the merge in the chosen dtype moves a logit, as a share of the largest. What is measured
+    is known as long as no number of the model changes.
     """
 
     def __init__(self, result: Result):
@@ -41,6 +42,7 @@ class MergeExplorer(Explorable):
         self.tokens = tokens.to(result.model.lm_head.weight.device)
         self.costs: dict[str, MergeCost] = {}
         self.change = 0.0
+        self._known: dict[tuple, tuple[dict[str, MergeCost], float]] = {}
         self._rescaling = threading.Lock()
         self.alpha = slider("alpha", ALPHAS, result.run.alpha)
         self.dtype = choice("merged in", DTYPES, "bfloat16")
@@ -62,12 +64,20 @@ class MergeExplorer(Explorable):
             raise ValueError("the explorable is closed and its model is gone: make another")
         with self._rescaling:  # one model for all: what is measured is what is shown
             alpha, chosen = self.alpha.value, self.dtype.value
-            with rescaled(self.model, alpha):
-                self.costs = {name: merge_cost(self.model, getattr(torch, name)) for name in DTYPES}
-                self.change = logit_change(self.model, self.tokens, getattr(torch, chosen))
+            numbers = sum(p._version for p in self.model.parameters())  # how often they changed
+            if (at := (numbers, alpha, chosen)) not in self._known:
+                self._known[at] = self._measure(self.model, alpha, chosen)
+            self.costs, self.change = self._known[at]
             with self.picture.drawing(blit=True) as ax:
                 draw_merge(ax, self.costs, chosen, sizes=self._sizes)
             self.picture.text = describe(self.costs[chosen], alpha, self.change)
+
+    def _measure(
+        self, model: Llama, alpha: float, chosen: str
+    ) -> tuple[dict[str, MergeCost], float]:
+        with rescaled(model, alpha):
+            costs = {name: merge_cost(model, getattr(torch, name)) for name in DTYPES}
+            return costs, logit_change(model, self.tokens, getattr(torch, chosen))
 
     def close(self) -> None:
         """Take it off the page, and let go of the model."""

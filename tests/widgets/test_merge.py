@@ -98,6 +98,21 @@ def test_controls_move_picture_and_words_there_and_back(explorer):
     assert look(explorer) != at_first
 
 
+def test_it_measures_once_until_a_number_of_the_model_changes(explorer, monkeypatch):
+    seen, measure = [], explorer._measure
+    monkeypatch.setattr(
+        explorer, "_measure", lambda model, *at: seen.append(at) or measure(model, *at)
+    )
+    first = explorer.alpha.value
+    for alpha in (256, first, 256):
+        explorer.alpha.value = alpha
+    assert seen == [(256, "bfloat16")]
+    with torch.no_grad():
+        next(explorer.model.parameters()).mul_(1)
+    explorer.refresh()
+    assert seen == [(256, "bfloat16")] * 2
+
+
 def test_it_starts_from_the_runs_alpha(explorer, lora):
     assert explorer.alpha.value == lora.run.alpha == 8
     assert explorer.costs["float32"] == merge_cost(lora.model)
