@@ -15,7 +15,7 @@ eager       kernel by kernel          captured             the step as one CUDA 
 compiled    layers and loss by torch.compile               compiled, captured     both
 
 All do the lab's own step on the same tokens: forward, loss on every token, backward, clipping,
-fused AdamW. Adapters are on the seven projections; ours are in float32, PEFT's and loralib's in the
+fused AdamW, what is freed kept in the process. Adapters are on the seven projections; ours are in float32, PEFT's and loralib's in the
 base's precision, which is their quicker way. Contenders take turns, step by step; numbers are a
 median, the least and the most, in milliseconds. `peak` is what a contender allocates at most in
 this mode, weights and all, `ready` the seconds until its first step is done. A first round warms
@@ -48,6 +48,7 @@ from lorakit.device import describe
 from lorakit.fast import set_fast
 from lorakit.files import write_json
 from lorakit.graphed import Graphs
+from lorakit.heap import kept_heap
 from lorakit.lora import LoRAConfig, freeze, inject
 from lorakit.model import Llama, ModelConfig
 from lorakit.packed import packed
@@ -381,20 +382,9 @@ def bars(found: dict[str, Any]) -> list[dict[str, Any]]:
     return told
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=2, help="of a CPU")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--only", nargs="*", choices=[*GPU, *CPU])
-    parser.add_argument("--modes", nargs="*", choices=[*IN_MODE])
-    options = parser.parse_args()
-    device = torch.device(options.device)
+def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Milliseconds, by case."""
     gpu = device.type == "cuda"
-    torch.set_num_threads(options.threads)
     found: dict[str, Any] = {}
     for name, case in (GPU if gpu else CPU).items():
         if options.only and name not in options.only:
@@ -416,6 +406,24 @@ def main() -> None:
         found[name]["parts"] = {
             kind: parts(kind, case, 16, device) for kind in ("full", "floor", "taught", "fast")
         }
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=2, help="of a CPU")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only", nargs="*", choices=[*GPU, *CPU])
+    parser.add_argument("--modes", nargs="*", choices=[*IN_MODE])
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    torch.set_num_threads(options.threads)
+    with kept_heap():  # as training has it
+        found = measure(options, device)
     import peft
     import transformers
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lorakit.linear import ENOUGH, Linear, add_matmul_, by_onednn, matmul
 from lorakit.lora import LoRALinear, lora_layers
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # they share their input
@@ -44,6 +45,7 @@ class Siblings:
     def __init__(self, layers: Sequence[LoRALinear]):
         self.layers = list(layers)
         self.formed: bool | None = None  # whether W' is formed; None, as `_forms` says
+        self.onednn: bool | None = None  # as in Linear
         self.x: Tensor | None = None
         self.results: list[Tensor | None] = []
 
@@ -70,8 +72,8 @@ class Siblings:
         """What each of the layers makes of x (..., in)."""
         scales = [layer.config.scale for layer in self.layers]
         parts = [(layer.base.weight, layer.base.bias, layer.A, layer.B) for layer in self.layers]
-        formed = _forms(x, self.layers[0], self.formed)
-        return _Products.apply(x, scales, formed, *(tensor for part in parts for tensor in part))
+        how = _forms(x, self.layers[0], self.formed), by_onednn(x, self.onednn)
+        return _Products.apply(x, scales, how, *(tensor for part in parts for tensor in part))
 
 
 def set_fast(model: nn.Module, fast: bool) -> None:
@@ -114,7 +116,7 @@ def obstacle(layer: LoRALinear, x: Tensor | None = None) -> str | None:
     if (
         base._forward_hooks
         or base._forward_pre_hooks
-        or type(base).forward is not nn.Linear.forward
+        or type(base).forward not in (nn.Linear.forward, Linear.forward)
     ):
         return "its base does more than a linear layer"
     if x is not None and torch.is_autocast_enabled(x.device.type):
@@ -128,17 +130,18 @@ class _Products(torch.autograd.Function):
     """x (..., in); W (out, in), bias, A (rank, in), B (out, rank) of each -> (..., out) each."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scales: list[float], formed: bool, *tensors: Tensor):
+    def forward(ctx: Any, x: Tensor, scales: list[float], how: tuple[bool, bool], *tensors: Tensor):
         Ws, biases, As, Bs = (tensors[i::4] for i in range(4))
-        rows, ctx.scales, ctx.formed = _rows(x), scales, formed
-        if ctx.formed:
-            ys = [rows @ W.T for W in _formed(Ws, As, Bs, scales)]
+        rows, ctx.scales, ctx.how = _rows(x), scales, how
+        formed, onednn = how
+        if formed:
+            ys = [matmul(rows, W.T, onednn) for W in _formed(Ws, As, Bs, scales)]
             ctx.save_for_backward(x, None, *Ws, *As, *Bs)
         else:
             h = rows @ _joined(As, x.dtype).T
             ys = [
-                (own @ (scale * B).to(x.dtype).T).addmm_(rows, W.T)
-                for own, W, B, scale in zip(_split(h, As), Ws, Bs, scales, strict=True)
+                (own.T @ (scale * B).to(x.dtype).T).addmm_(rows, W.T)
+                for own, W, B, scale in zip(_split(h.T, As), Ws, Bs, scales, strict=True)
             ]
             ctx.save_for_backward(x, h, *Ws, *As, *Bs)
         whole = (y if b is None else y.add_(b) for y, b in zip(ys, biases, strict=True))
@@ -148,26 +151,23 @@ class _Products(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor):
         x, h, *tensors = ctx.saved_tensors
-        n, dtype = len(grads), x.dtype
+        n, dtype, (formed, onednn) = len(grads), x.dtype, ctx.how
         Ws, As, Bs = tensors[:n], tensors[n : 2 * n], tensors[2 * n :]
         rows, gs, A = _rows(x), [_rows(g) for g in grads], _joined(As, dtype)
-        hs = _split(rows @ A.T if h is None else h, As)
-        # A CPU takes a thin matrix several times faster by rows that lie together.
-        right = [(s * B.T).to(dtype).contiguous() for B, s in zip(Bs, ctx.scales, strict=True)]
-        gBs = [g @ B.T for g, B in zip(gs, right, strict=True)]
+        h = (matmul(rows, A.T, onednn) if h is None else h).T
+        scaled = [(scale * B).to(dtype) for B, scale in zip(Bs, ctx.scales, strict=True)]
+        gBs = [matmul(g, B, onednn).T for g, B in zip(gs, scaled, strict=True)]
         dx: Any = None
         if ctx.needs_input_grad[0]:
-            Ws = _formed(Ws, As, Bs, ctx.scales) if ctx.formed else Ws
+            Ws = _formed(Ws, As, Bs, ctx.scales) if formed else Ws
             for g, W in zip(gs, Ws, strict=True):
-                dx = g @ W if dx is None else dx.addmm_(g, W)
-            dx = (dx if ctx.formed else dx.addmm_(_beside(gBs), A)).view(x.shape)
-        none = rows.new_empty(1)  # a term that is not added: of the product its alpha is wanted
+                dx = matmul(g, W, onednn) if dx is None else add_matmul_(dx, g, W, onednn)
+            dx = (dx if formed else dx.addmm_(_joined(gBs, dtype).T, A)).view(x.shape)
         found = []
-        for i, (g, h, gB, B, scale) in enumerate(zip(gs, hs, gBs, Bs, ctx.scales, strict=True)):
-            dA = gB.T @ rows
-            dB = torch.addmm(none, h.T, g, beta=0, alpha=scale).T
+        for i, (g, own_h, gB) in enumerate(zip(gs, _split(h, As), gBs, strict=True)):
+            dA, dB = matmul(gB, rows, onednn), matmul(own_h, g, onednn, ctx.scales[i]).T
             db = g.sum(0) if ctx.needs_input_grad[4 * i + 4] else None
-            found += [None, db, dA.to(As[i].dtype), dB.to(B.dtype)]
+            found += [None, db, dA.to(As[i].dtype), dB.to(Bs[i].dtype)]
         return dx, None, None, *found
 
 
@@ -193,20 +193,18 @@ def as_for(model: nn.Module, tokens: int, device: str) -> None:
     for _, layer in lora_layers(model):
         if isinstance(layer, FastLoRALinear):
             layer.siblings.formed = device == "cpu" and tokens >= FORMED_FROM
+            layer.siblings.onednn = device == "cpu" and tokens * layer.A.shape[1] >= ENOUGH
 
 
 def _rows(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1])
 
 
-def _beside(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts), 1)
+def _joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """The rows of all, one below the other."""
+    return (parts[0] if len(parts) == 1 else torch.cat(tuple(parts))).to(dtype)
 
 
-def _joined(As: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    return (As[0] if len(As) == 1 else torch.cat(tuple(As))).to(dtype)
-
-
-def _split(h: Tensor, As: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Each layer's own columns."""
-    return (h,) if len(As) == 1 else torch.split_with_sizes(h, [len(A) for A in As], 1)
+def _split(whole: Tensor, As: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Each layer's own rows."""
+    return (whole,) if len(As) == 1 else torch.split_with_sizes(whole, [len(A) for A in As])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lorakit.linear import Linear
 from lorakit.lora import ALL_LINEAR, lora_layers, target_layers
 from lorakit.quantize import Quantized, check_values, dequantize, quantize
 
@@ -132,7 +133,7 @@ def quantize_(
 
 def plain(layer: nn.Linear, W: Tensor) -> nn.Linear:
     """A frozen linear layer around W, with the bias of `layer`."""
-    made = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
+    made = Linear(layer.in_features, layer.out_features, bias=False, device="meta")
     made.weight, made.bias = nn.Parameter(W), layer.bias
     return made.train(layer.training).requires_grad_(False)
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lorakit.linear import Linear
 from lorakit.lora import lora_layers
 from lorakit.model import Llama
 from lorakit.qlora import QuantizedLinear, dequantize_, plain
@@ -53,7 +54,7 @@ def merge_everywhere(model: Llama, base: Llama, places: Sequence[str] = PLACES) 
     adapters = dict(lora_layers(model))
     if not adapters:
         raise ValueError("nothing to merge: no adapters, inject(model, config) adds them")
-    originals = {name: m for name, m in base.named_modules() if type(m) is nn.Linear}
+    originals = {n: m for n, m in base.named_modules() if type(m) in (nn.Linear, Linear)}
     for name, layer in adapters.items():
         if not isinstance(layer.base, QuantizedLinear):
             raise ValueError(f"the base of {name} is not quantised: merge_cost(model) is for it")

@@ -16,6 +16,7 @@ from lorakit import parallel
 from lorakit.blocks import Blocks, Done, recorded
 from lorakit.fast import forget
 from lorakit.graphed import obstacle_to_recording
+from lorakit.heap import kept_heap
 from lorakit.history import History, StepRecord
 from lorakit.step import Phase, TrainConfig, make_optimizer, no_phase, prepare, step
 from lorakit.text import Stream
@@ -140,6 +141,7 @@ class Training:
         history keeps every step before.
         """
         with ExitStack() as stack:
+            stack.enter_context(kept_heap())
             blocks: Blocks | None = None
             while self.position < self.config.steps:
                 if self._recordable(phase, blocks is not None):

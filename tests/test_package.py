@@ -14,7 +14,7 @@ PACKAGE = ROOT / "lorakit"
 
 # A module imports only from rooms above its own line.
 ROOMS = [
-    {"attention", "fingerprint", "lora_config", "norm"},
+    {"attention", "fingerprint", "heap", "linear", "lora_config", "norm"},
     {
         "ahead",
         "capture",

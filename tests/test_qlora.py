@@ -8,6 +8,7 @@ from live_bytes import LiveBytes
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lorakit.linear import Linear
 from lorakit.adapters import load_adapter, save_adapter
 from lorakit.checkpoint import load_base, save_folder
 from lorakit.deltas import deltas
@@ -220,7 +221,7 @@ def test_the_way_back_is_plain_layers_of_the_same_values(model, tokens):
     assert len(names) == LINEAR and quantized_layers(model) == []
     for name, W in zip(names, weights, strict=True):
         layer = model.get_submodule(name)
-        assert type(layer) is nn.Linear and torch.equal(layer.weight, W)
+        assert type(layer) is Linear and torch.equal(layer.weight, W)
         assert not layer.weight.requires_grad
     torch.testing.assert_close(model(tokens), expected)
 

@@ -6,6 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from lorakit.fast import as_for
+from lorakit.linear import Linear
 from lorakit.lora import LoRAConfig, inject
 from lorakit.memory.scribe import BackwardDone, Log, Scribe
 from lorakit.memory.tracker import state, weights
@@ -46,6 +47,9 @@ def dry_run(
                 inject(net, lora)
             prepare(net, config)
             as_for(net, tokens, target)
+            for layer in net.modules():
+                if isinstance(layer, Linear):
+                    layer.as_for(tokens, target)
             if device != target:
                 for module in net.modules():
                     if isinstance(module, Attention):
