@@ -15,11 +15,13 @@ eager       kernel by kernel          captured             the step as one CUDA 
 compiled    layers and loss by torch.compile               compiled, captured     both
 
 All do the lab's own step on the same tokens: forward, loss on every token, backward, clipping,
-fused AdamW, what is freed kept in the process. Adapters are on the seven projections; ours are in float32, PEFT's and loralib's in the
-base's precision, which is their quicker way. Contenders take turns, step by step; numbers are a
-median, the least and the most, in milliseconds. `peak` is what a contender allocates at most in
-this mode, weights and all, `ready` the seconds until its first step is done. A first round warms
-up.
+fused AdamW; what is freed stays in the process, as in training. Adapters are on the seven
+projections; ours are in float32, PEFT's and loralib's in the base's precision, which is their
+quicker way. On a CPU whose oneDNN is the quicker library (linear.py) it makes the products of the
+lab's Llama, whoever adapts it, but not those of transformers' and loralib's layers. Contenders take
+turns, step by step; numbers are a median, the least and the most, in milliseconds. `peak` is what a
+contender allocates at most in this mode, weights and all, `ready` the seconds until its first step
+is done. A first round warms up.
 
 The bars stand in `bars`, and what came of them in the result. The last line is one line of JSON.
 Needs transformers, peft and loralib.

@@ -34,7 +34,7 @@ def _processor() -> str:
 
 CARRIED = torch.backends.mkldnn.is_available()
 ONEDNN = CARRIED and prefers_onednn(_processor())
-_LINEAR = torch.ops.mkldnn._linear_pointwise.default if CARRIED else None
+_LINEAR: Any = torch.ops.mkldnn._linear_pointwise.default if CARRIED else None
 
 
 class Linear(nn.Linear):

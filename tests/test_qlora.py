@@ -8,11 +8,11 @@ from live_bytes import LiveBytes
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lorakit.linear import Linear
 from lorakit.adapters import load_adapter, save_adapter
 from lorakit.checkpoint import load_base, save_folder
 from lorakit.deltas import deltas
 from lorakit.fingerprint import OtherPrecision
+from lorakit.linear import Linear
 from lorakit.lora import LoRAConfig, inject, lora_layers, trainable
 from lorakit.merging import merge, merge_and_unload, remove, twin
 from lorakit.model import Llama
