@@ -51,6 +51,7 @@ from lorakit.fast import set_fast
 from lorakit.files import write_json
 from lorakit.graphed import Graphs
 from lorakit.heap import kept_heap
+from lorakit.linear import ONEDNN
 from lorakit.lora import LoRAConfig, freeze, inject
 from lorakit.model import Llama, ModelConfig
 from lorakit.packed import packed
@@ -432,6 +433,7 @@ def main() -> None:
     told = {
         "command": " ".join(["python benchmarks/step.py", *sys.argv[1:]]),
         "device": describe(device),
+        "products": "oneDNN" if ONEDNN and device.type == "cpu" else "PyTorch's",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "peft": peft.__version__,

@@ -53,6 +53,7 @@ class AdapterFile:
         return self.header + sum(sum(part.values()) for part in (self.A, self.B, self.beside))
 
 
+@lru_cache(maxsize=4096)
 def adapter_file(
     model: ModelConfig, lora: LoRAConfig, *, embeddings: bool = False, quantized: str | None = None
 ) -> AdapterFile:
@@ -71,7 +72,6 @@ def adapter_file(
     return _parts(len(_header(sorted(shapes.items()), about_base("0" * 16, quantized))), sizes)
 
 
-@lru_cache(maxsize=4096)
 def adapter_bytes(model: ModelConfig, lora: LoRAConfig, quantized: str | None = None) -> int:
     """The size of the file that `save_adapter` would write, to the byte; as `adapter_file`."""
     return adapter_file(model, lora, quantized=quantized).total

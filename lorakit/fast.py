@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lorakit.linear import ENOUGH, Linear, add_matmul_, by_onednn, matmul
+from lorakit.linear import ONEDNN, Linear, is_large, matmul, rows_of
 from lorakit.lora import LoRALinear, lora_layers
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # they share their input
@@ -45,7 +45,6 @@ class Siblings:
     def __init__(self, layers: Sequence[LoRALinear]):
         self.layers = list(layers)
         self.formed: bool | None = None  # whether W' is formed; None, as `_forms` says
-        self.onednn: bool | None = None  # as in Linear
         self.x: Tensor | None = None
         self.results: list[Tensor | None] = []
 
@@ -72,7 +71,7 @@ class Siblings:
         """What each of the layers makes of x (..., in)."""
         scales = [layer.config.scale for layer in self.layers]
         parts = [(layer.base.weight, layer.base.bias, layer.A, layer.B) for layer in self.layers]
-        how = _forms(x, self.layers[0], self.formed), by_onednn(x, self.onednn)
+        how = _forms(x, self.layers[0], self.formed), ONEDNN and is_large(x)
         return _Products.apply(x, scales, how, *(tensor for part in parts for tensor in part))
 
 
@@ -132,7 +131,7 @@ class _Products(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scales: list[float], how: tuple[bool, bool], *tensors: Tensor):
         Ws, biases, As, Bs = (tensors[i::4] for i in range(4))
-        rows, ctx.scales, ctx.how = _rows(x), scales, how
+        rows, ctx.scales, ctx.how = rows_of(x), scales, how
         formed, onednn = how
         if formed:
             ys = [matmul(rows, W.T, onednn) for W in _formed(Ws, As, Bs, scales)]
@@ -153,21 +152,29 @@ class _Products(torch.autograd.Function):
         x, h, *tensors = ctx.saved_tensors
         n, dtype, (formed, onednn) = len(grads), x.dtype, ctx.how
         Ws, As, Bs = tensors[:n], tensors[n : 2 * n], tensors[2 * n :]
-        rows, gs, A = _rows(x), [_rows(g) for g in grads], _joined(As, dtype)
-        h = (matmul(rows, A.T, onednn) if h is None else h).T
-        scaled = [(scale * B).to(dtype) for B, scale in zip(Bs, ctx.scales, strict=True)]
-        gBs = [matmul(g, B, onednn).T for g, B in zip(gs, scaled, strict=True)]
+        rows, gs, A = rows_of(x), [rows_of(g) for g in grads], _joined(As, dtype)
+        h = _thin(A, rows, onednn) if h is None else h.T
+        gBs = [
+            _thin(_turned(B, scale).to(dtype), g, onednn)
+            for B, scale, g in zip(Bs, ctx.scales, gs, strict=True)
+        ]
         dx: Any = None
         if ctx.needs_input_grad[0]:
             Ws = _formed(Ws, As, Bs, ctx.scales) if formed else Ws
             for g, W in zip(gs, Ws, strict=True):
-                dx = matmul(g, W, onednn) if dx is None else add_matmul_(dx, g, W, onednn)
+                if dx is None:
+                    dx = matmul(g, W, onednn)
+                elif formed:
+                    dx += matmul(g, W, onednn)
+                else:
+                    dx.addmm_(g, W)
             dx = (dx if formed else dx.addmm_(_joined(gBs, dtype).T, A)).view(x.shape)
         found = []
         for i, (g, own_h, gB) in enumerate(zip(gs, _split(h, As), gBs, strict=True)):
-            dA, dB = matmul(gB, rows, onednn), matmul(own_h, g, onednn, ctx.scales[i]).T
+            dA = matmul(gB, rows, onednn).to(As[i].dtype)
+            dB = matmul(own_h, g, onednn).T.to(Bs[i].dtype).mul_(ctx.scales[i])
             db = g.sum(0) if ctx.needs_input_grad[4 * i + 4] else None
-            found += [None, db, dA.to(As[i].dtype), dB.to(Bs[i].dtype)]
+            found += [None, db, dA, dB]
         return dx, None, None, *found
 
 
@@ -193,11 +200,16 @@ def as_for(model: nn.Module, tokens: int, device: str) -> None:
     for _, layer in lora_layers(model):
         if isinstance(layer, FastLoRALinear):
             layer.siblings.formed = device == "cpu" and tokens >= FORMED_FROM
-            layer.siblings.onednn = device == "cpu" and tokens * layer.A.shape[1] >= ENOUGH
 
 
-def _rows(x: Tensor) -> Tensor:
-    return x.reshape(-1, x.shape[-1])
+def _thin(factor: Tensor, rows: Tensor, onednn: bool) -> Tensor:
+    """factor (rank, k), rows (n, k) -> (rank, n), which oneDNN can read by rows afterwards."""
+    return matmul(factor, rows.T, True) if onednn else (rows @ factor.T).T
+
+
+def _turned(B: Tensor, scale: float) -> Tensor:
+    """scale * B^T by rows that lie together: a CPU takes it several times faster so."""
+    return torch.mul(B.T, scale, out=B.new_empty(B.shape[1], B.shape[0]))
 
 
 def _joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:

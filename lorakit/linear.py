@@ -1,11 +1,14 @@
-"""Linear layers, whose products of float32 are made by the quicker library of a CPU.
+"""Linear layers, and products of float32 by the quicker library of a CPU.
 
     forward     y = x W^T        backward     dx = g W,  dW = g^T x
 
 PyTorch multiplies by MKL, which keeps to vectors of 256 bits on a processor of AMD's. PyTorch
 carries oneDNN, too, which takes what the processor has: where that is units of 512 bits (AMD's
 Zen 5) its products are 1.3 to 2.4 times as fast (benchmarks/NOTES.md). On Intel's processors MKL is
-as fast or faster. There, on a GPU and in other precisions everything is as PyTorch has it.
+as fast or faster, and stays.
+
+Which tensors a step makes, and when, does not depend on the library: an estimate of memory is the
+same on every CPU.
 """
 
 import platform
@@ -15,10 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-ENOUGH = 2**16  # numbers of an input, from which on oneDNN's longer start is paid for
-THIN = 64  # columns
+LARGE = 2**16  # numbers of an input, from which on oneDNN's longer start is paid for
 
 
 def prefers_onednn(processor: str) -> bool:
@@ -38,70 +39,51 @@ _LINEAR: Any = torch.ops.mkldnn._linear_pointwise.default if CARRIED else None
 
 
 class Linear(nn.Linear):
-    """x (..., in) -> x W^T (..., out); with a bias it is PyTorch's own."""
+    """x (..., in) -> x W^T (..., out), by `matmul` for a large x of float32 on a CPU.
 
-    onednn: bool | None = None  # whether it is oneDNN's to compute; None, as `by_onednn` says
+    For another x, under autocast, compiled, or with a bias it is PyTorch's own.
+    """
+
+    large: bool | None = None  # whether x is; None, as `is_large` says
 
     def forward(self, x: Tensor) -> Tensor:
-        plain = self.bias is None and self.weight.dtype is x.dtype
-        if plain and by_onednn(x, self.onednn) and not torch.is_autocast_enabled("cpu"):
+        plain = self.bias is None and self.weight.dtype is torch.float32
+        if plain and is_large(x, self.large) and not torch.is_autocast_enabled("cpu"):
             return _Linear.apply(x, self.weight)
         return super().forward(x)
 
-    def as_for(self, tokens: int, device: str) -> None:
-        """Compute as for so many tokens on a `device` of this type."""
-        self.onednn = device == "cpu" and tokens * self.in_features >= ENOUGH
 
-
-def by_onednn(x: Tensor, told: bool | None = None) -> bool:
-    """Whether what a layer does with its input x is oneDNN's to compute; where it is, or would be
-    for another x, may be `told`."""
-    if not ONEDNN or x.dtype is not torch.float32 or torch.compiler.is_compiling():
+def is_large(x: Tensor, told: bool | None = None) -> bool:
+    """Whether x is a large input of float32 on a CPU; its device and size may be `told`."""
+    if x.dtype is not torch.float32 or torch.compiler.is_compiling():
         return False
-    return x.is_cpu and x.numel() >= ENOUGH if told is None else told
+    return x.is_cpu and x.numel() >= LARGE if told is None else told
 
 
-def matmul(left: Tensor, right: Tensor, onednn: bool, scale: float = 1.0) -> Tensor:
-    """scale * left @ right, (n, k) and (k, m) -> (n, m), outside of autograd.
-
-    A thin result, of few columns, may have its columns lie together in place of its rows.
-    """
-    thin = right.shape[1] <= THIN
-    if onednn:
-        found = _onednn(right.T, left).T if thin else _onednn(left, right.T)
-        return found if scale == 1 else found.mul_(scale)
-    if thin and left.is_cpu:
-        right = right.contiguous()  # MKL takes it several times faster by rows that lie together
-    if scale == 1:
-        return left @ right
-    none = left.new_empty(1)  # a term that is not added: of the product its alpha is wanted
-    return torch.addmm(none, left, right, beta=0, alpha=scale)
+def matmul(left: Tensor, right: Tensor, onednn: bool) -> Tensor:
+    """left (n, k) @ right (k, m) -> (n, m); by oneDNN, of float32 on a CPU and without gradient."""
+    return _LINEAR(left, right.T, None, "none", [], "") if onednn else left @ right
 
 
-def add_matmul_(total: Tensor, left: Tensor, right: Tensor, onednn: bool) -> Tensor:
-    """total += left @ right, in place."""
-    return total.add_(_onednn(left, right.T)) if onednn else total.addmm_(left, right)
-
-
-def _onednn(x: Tensor, W: Tensor) -> Tensor:
-    return _LINEAR(x, W, None, "none", [], "")
+def rows_of(x: Tensor) -> Tensor:
+    """(..., size) -> (n, size)"""
+    return x.reshape(-1, x.shape[-1])
 
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, W: Tensor) -> Tensor:
-        wanted_dx, wanted_dW = ctx.needs_input_grad
-        ctx.save_for_backward(x if wanted_dW else None, W if wanted_dx else None)
-        return _onednn(x, W)
+    def forward(x: Tensor, W: Tensor) -> Tensor:
+        return matmul(rows_of(x), W.T, ONEDNN).view(*x.shape[:-1], len(W))
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        x, W = inputs
+        wanted_dx, wanted_dW = ctx.needs_input_grad
+        ctx.save_for_backward(x if wanted_dW else None, W if wanted_dx else None)
+
+    @staticmethod
     def backward(ctx: Any, g: Tensor):
         x, W = ctx.saved_tensors
-        dx = None if W is None else _onednn(g, W.T)
-        if x is None:
-            return dx, None
-        g, x = (rows.reshape(-1, rows.shape[-1]) for rows in (g, x))
-        # Long rows and few of them: the other way round it takes half as long again.
-        wide = g.shape[1] > x.shape[1]
-        return dx, _onednn(x.T, g.T).T.contiguous() if wide else _onednn(g.T, x.T)
+        onednn, rows = ONEDNN and not torch.is_grad_enabled(), rows_of(g)
+        dx = None if W is None else matmul(rows, W, onednn).view(*g.shape[:-1], W.shape[1])
+        return dx, None if x is None else matmul(rows.T, rows_of(x), onednn)

@@ -15,8 +15,8 @@ def draw_adapter_file(ax: Axes, found: Any) -> None:
 
     `found` has bytes: `header`, and `A`, `B` and `beside` by name. Each bar's end tells its bytes.
     """
-    rows = [*found.A, *found.beside, "header"]
-    totals = [found.A.get(row, 0) + found.B.get(row, 0) for row in found.A]
+    rows, modules = [*found.A, *found.beside, "header"], range(len(found.A))
+    totals = [found.A[row] + found.B[row] for row in found.A]
     totals += [*found.beside.values(), found.header]
     scale, unit_name = unit(max(totals))
     limit = round_up(1.3 * max(totals) / scale)
@@ -32,12 +32,11 @@ def draw_adapter_file(ax: Axes, found: Any) -> None:
             ]
             place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 3}
             dress(ax, x=unit_name, handles=handles, **place)
-    for row, name in enumerate(found.A):
-        A, B = found.A[name] / scale, found.B[name] / scale
-        ax.barh(row, A, color=COLORS["lora"], alpha=PALE, edgecolor=EDGE)
-        ax.barh(row, B, left=A, color=COLORS["lora"], edgecolor=EDGE)
+    A, B = ([part[name] / scale for name in found.A] for part in (found.A, found.B))
+    ax.barh(modules, A, color=COLORS["lora"], alpha=PALE, edgecolor=EDGE)
+    ax.barh(modules, B, left=A, color=COLORS["lora"], edgecolor=EDGE)
+    others = [total / scale for total in totals[len(modules) :]]
+    ax.barh(range(len(modules), len(rows)), others, color=COLORS["base"], edgecolor=EDGE)
     for row, total in enumerate(totals):
-        if row >= len(found.A):
-            ax.barh(row, total / scale, color=COLORS["base"], edgecolor=EDGE)
         text = f"{total:,} bytes"
         ax.text(total / scale + 0.01 * limit, row, text, va="center", fontsize=SMALL)
