@@ -11,7 +11,8 @@ or to W, it would be rounded away. Layers that share an input, as q, k and v do,
 together: x is read once for all their A, and their shares of dx are summed as they are made.
 
 On a CPU, in float32 or float64 and for many tokens, W' = W + scale B A is formed on the fly, in
-forward and again in backward: it is exact there, and smaller than the results that it spares.
+forward and again in backward: it is exact there, and smaller than the results that it spares. The
+products are then by the quicker library (linear.py), and siblings' dx are summed afterwards.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,11 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lorakit.linear import ONEDNN, Linear, is_large, matmul, rows_of
+from lorakit.linear import MANY, Linear, by_onednn, has_many, matmul, rows_of, shaped_as
 from lorakit.lora import LoRALinear, lora_layers
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # they share their input
-FORMED_FROM = 256  # tokens, at the widths that are trained on a CPU
 
 
 class FastLoRALinear(LoRALinear):
@@ -71,7 +71,7 @@ class Siblings:
         """What each of the layers makes of x (..., in)."""
         scales = [layer.config.scale for layer in self.layers]
         parts = [(layer.base.weight, layer.base.bias, layer.A, layer.B) for layer in self.layers]
-        how = _forms(x, self.layers[0], self.formed), ONEDNN and is_large(x)
+        how = _forms(x, self.layers[0], self.formed), by_onednn() and has_many(x)
         return _Products.apply(x, scales, how, *(tensor for part in parts for tensor in part))
 
 
@@ -144,7 +144,7 @@ class _Products(torch.autograd.Function):
             ]
             ctx.save_for_backward(x, h, *Ws, *As, *Bs)
         whole = (y if b is None else y.add_(b) for y, b in zip(ys, biases, strict=True))
-        return tuple(y.view(*x.shape[:-1], y.shape[1]) for y in whole)
+        return tuple(shaped_as(x, y) for y in whole)
 
     @staticmethod
     @once_differentiable
@@ -188,18 +188,21 @@ def _formed(
 
 def _forms(x: Tensor, layer: LoRALinear, told: bool | None) -> bool:
     """Whether W' is formed: where that is exact, and smaller than the results that it spares."""
-    enough = x.numel() // x.shape[-1] >= FORMED_FROM if told is None else told
+    enough = x.numel() // x.shape[-1] >= MANY if told is None else told
     dtype = layer.base.weight.dtype
     exact = dtype == layer.A.dtype and dtype in (torch.float32, torch.float64)
     return enough and exact and x.device.type == "cpu"
 
 
 def as_for(model: nn.Module, tokens: int, device: str) -> None:
-    """Let adapters be computed as they would be for so many tokens on a `device` of this type: an
-    estimate takes a small step in place of a large one."""
-    for _, layer in lora_layers(model):
+    """Let layers compute as they would for so many tokens on a `device` of this type: an estimate
+    takes a small step in place of a large one."""
+    many = device == "cpu" and tokens >= MANY
+    for layer in model.modules():
         if isinstance(layer, FastLoRALinear):
-            layer.siblings.formed = device == "cpu" and tokens >= FORMED_FROM
+            layer.siblings.formed = many
+        elif isinstance(layer, Linear):
+            layer.many = many
 
 
 def _thin(factor: Tensor, rows: Tensor, onednn: bool) -> Tensor:

@@ -3,15 +3,15 @@
     forward     y = x W^T        backward     dx = g W,  dW = g^T x
 
 PyTorch multiplies by MKL, which keeps to vectors of 256 bits on a processor of AMD's. PyTorch
-carries oneDNN, too, which takes what the processor has: where that is units of 512 bits (AMD's
-Zen 5) its products are 1.3 to 2.4 times as fast (benchmarks/NOTES.md). On Intel's processors MKL is
-as fast or faster, and stays.
+carries oneDNN, too, which takes what the processor has: on an EPYC of 512 bits (family 26, Zen 5)
+most products take it half the time (benchmarks/NOTES.md). On Intel's MKL is as fast or faster, and
+stays. `torch.backends.mkldnn.flags(enabled=False)` switches oneDNN off.
 
 Which tensors a step makes, and when, does not depend on the library: an estimate of memory is the
 same on every CPU.
 """
 
-import platform
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -19,45 +19,64 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-LARGE = 2**16  # numbers of an input, from which on oneDNN's longer start is paid for
+MANY = 256  # rows, tokens, from which on what a product by oneDNN takes to start is paid for
+COPIED = 2**22  # numbers: oneDNN copies what it reads by columns, to memory that nobody counts
 
 
 def prefers_onednn(processor: str) -> bool:
     """Whether oneDNN is the quicker on a `processor`, told as /proc/cpuinfo or Windows tells it."""
     family = re.search(r"family\s*:?\s*(\d+)", processor, re.IGNORECASE)
-    return "AuthenticAMD" in processor and family is not None and int(family[1]) >= 26  # Zen 5
+    return "AuthenticAMD" in processor and family is not None and int(family[1]) >= 26
 
 
 def _processor() -> str:
-    told = Path("/proc/cpuinfo")
-    return told.read_text()[:500] if told.exists() else platform.processor()
+    try:
+        with Path("/proc/cpuinfo").open() as told:
+            return told.read(500)
+    except OSError:
+        return os.environ.get("PROCESSOR_IDENTIFIER", "")  # of Windows
 
 
 CARRIED = torch.backends.mkldnn.is_available()
-ONEDNN = CARRIED and prefers_onednn(_processor())
+ONEDNN = (
+    CARRIED
+    and torch.backends.mkl.is_available()
+    and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    and prefers_onednn(_processor())
+)
 _LINEAR: Any = torch.ops.mkldnn._linear_pointwise.default if CARRIED else None
 
 
 class Linear(nn.Linear):
-    """x (..., in) -> x W^T (..., out), by `matmul` for a large x of float32 on a CPU.
+    """x (..., in) -> x W^T (..., out), by `matmul` for many rows of float32 on a CPU.
 
     For another x, under autocast, compiled, or with a bias it is PyTorch's own.
     """
 
-    large: bool | None = None  # whether x is; None, as `is_large` says
+    many: bool | None = None  # whether x has many rows; None, as `has_many` says
 
     def forward(self, x: Tensor) -> Tensor:
-        plain = self.bias is None and self.weight.dtype is torch.float32
-        if plain and is_large(x, self.large) and not torch.is_autocast_enabled("cpu"):
-            return _Linear.apply(x, self.weight)
+        W = self.weight
+        plain = self.bias is None and W.dtype is torch.float32 and x.shape[-1] == self.in_features
+        if plain and has_many(x, self.many) and not torch.is_autocast_enabled("cpu"):
+            return _Linear.apply(x, W)
         return super().forward(x)
 
 
-def is_large(x: Tensor, told: bool | None = None) -> bool:
-    """Whether x is a large input of float32 on a CPU; its device and size may be `told`."""
-    if x.dtype is not torch.float32 or torch.compiler.is_compiling():
+def has_many(x: Tensor, told: bool | None = None) -> bool:
+    """Whether x has many rows of float32 on a CPU; rows and device may be `told`."""
+    if (
+        x.dtype is not torch.float32
+        or torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+    ):
         return False
-    return x.is_cpu and x.numel() >= LARGE if told is None else told
+    return x.is_cpu and x.numel() >= MANY * x.shape[-1] > 0 if told is None else told
+
+
+def by_onednn() -> bool:
+    """Whether oneDNN is the quicker here, and on."""
+    return ONEDNN and bool(torch.backends.mkldnn.enabled)
 
 
 def matmul(left: Tensor, right: Tensor, onednn: bool) -> Tensor:
@@ -70,20 +89,26 @@ def rows_of(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1])
 
 
+def shaped_as(x: Tensor, rows: Tensor) -> Tensor:
+    """rows (n, out), just made, as a tensor of its own, (..., out), where x is (..., in).
+
+    A view, coming from an autograd function, could not be changed in place.
+    """
+    return torch.ops.aten._unsafe_view(rows, (*x.shape[:-1], rows.shape[1]))
+
+
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, W: Tensor) -> Tensor:
-        return matmul(rows_of(x), W.T, ONEDNN).view(*x.shape[:-1], len(W))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        x, W = inputs
+    def forward(ctx: Any, x: Tensor, W: Tensor) -> Tensor:
         wanted_dx, wanted_dW = ctx.needs_input_grad
         ctx.save_for_backward(x if wanted_dW else None, W if wanted_dx else None)
+        return shaped_as(x, matmul(rows_of(x), W.T, by_onednn()))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor):
         x, W = ctx.saved_tensors
-        onednn, rows = ONEDNN and not torch.is_grad_enabled(), rows_of(g)
-        dx = None if W is None else matmul(rows, W, onednn).view(*g.shape[:-1], W.shape[1])
-        return dx, None if x is None else matmul(rows.T, rows_of(x), onednn)
+        onednn, rows = by_onednn() and not torch.is_grad_enabled(), rows_of(g)
+        dx = None if W is None else shaped_as(g, matmul(rows, W, onednn))
+        if x is None:
+            return dx, None
+        return dx, matmul(rows.T, rows_of(x), onednn and g.numel() <= COPIED)

@@ -141,7 +141,8 @@ class Training:
         history keeps every step before.
         """
         with ExitStack() as stack:
-            stack.enter_context(kept_heap())
+            if all(p.is_cpu for p in self.parameters.values()):
+                stack.enter_context(kept_heap())
             blocks: Blocks | None = None
             while self.position < self.config.steps:
                 if self._recordable(phase, blocks is not None):

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from lorakit.fast import FORMED_FROM, FastLoRALinear, as_for, forget, obstacle, set_fast
+from lorakit import fast, linear
+from lorakit.fast import FastLoRALinear, as_for, forget, obstacle, set_fast
+from lorakit.linear import MANY
 from lorakit.lora import LoRAConfig, LoRALinear, inject, lora_layers
 from lorakit.merging import merge
 from lorakit.model import Llama, ModelConfig
@@ -59,7 +61,7 @@ def difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
     return max(((a - b).norm() / b.norm()).item() for a, b in pairs)
 
 
-@pytest.mark.parametrize("tokens", [1, FORMED_FROM], ids=["few tokens", "many tokens"])
+@pytest.mark.parametrize("tokens", [1, MANY], ids=["few tokens", "many tokens"])
 @pytest.mark.parametrize("options", [{}, UNLIKE, {"targets": ("k_proj", "up_proj")}, {"rank": 16}])
 def test_the_fast_layer_is_the_taught_one_in_float64(options, tokens):
     model = adapted(**options)
@@ -68,6 +70,23 @@ def test_the_fast_layer_is_the_taught_one_in_float64(options, tokens):
     assert {type(layer) for _, layer in lora_layers(model)} == {FastLoRALinear}
     as_for(model, tokens, "cpu")
     assert difference(gradients(model), expected) < 1e-12
+
+
+@pytest.mark.skipif(not linear.CARRIED, reason="this PyTorch carries no oneDNN")
+@pytest.mark.parametrize("formed", [False, True])
+@pytest.mark.parametrize("options", [{}, UNLIKE, {"targets": ("k_proj", "up_proj")}, {"rank": 16}])
+def test_by_onednn_it_is_the_taught_layer_up_to_rounding(options, formed, monkeypatch):
+    model = adapted(torch.float32, **options)
+    expected = gradients(model)
+    monkeypatch.setattr(linear, "ONEDNN", True)
+    monkeypatch.setattr(linear, "MANY", 1)
+    set_fast(model, True)
+    as_for(model, MANY if formed else 1, "cpu")
+    made = []
+    matmul = fast.matmul
+    monkeypatch.setattr(fast, "matmul", lambda *pair: made.append(pair[2]) or matmul(*pair))
+    assert difference(gradients(model), expected) < 1e-5
+    assert made and all(made)
 
 
 @pytest.mark.parametrize("how", ["fast", "packed"])
@@ -85,7 +104,7 @@ def test_layers_that_are_compiled_are_one_graph_and_compute_the_same(how):
 
 
 def test_for_many_tokens_less_is_kept_for_backward():
-    x = torch.randn(FORMED_FROM, 64, requires_grad=True)
+    x = torch.randn(MANY, 64, requires_grad=True)
     kept = []
     for rows in (x, x[:-1]):
         layer = inject_one()
@@ -94,7 +113,7 @@ def test_for_many_tokens_less_is_kept_for_backward():
         with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: s.append(t.numel()), len):
             layer(rows)
         kept.append(sum(sizes) - rows.numel())
-    assert kept[1] - kept[0] == 2 * (FORMED_FROM - 1)  # h: a rank of numbers for each token
+    assert kept[1] - kept[0] == 2 * (MANY - 1)  # h: a rank of numbers for each token
 
 
 @pytest.mark.parametrize("options", [{}, UNLIKE, {"targets": ("k_proj", "up_proj")}, {"rank": 16}])

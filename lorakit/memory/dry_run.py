@@ -6,7 +6,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from lorakit.fast import as_for
-from lorakit.linear import LARGE, Linear
 from lorakit.lora import LoRAConfig, inject
 from lorakit.memory.scribe import BackwardDone, Log, Scribe
 from lorakit.memory.tracker import state, weights
@@ -47,9 +46,6 @@ def dry_run(
                 inject(net, lora)
             prepare(net, config)
             as_for(net, tokens, target)
-            for layer in net.modules():
-                if isinstance(layer, Linear):
-                    layer.large = target == "cpu" and tokens * layer.in_features >= LARGE
             if device != target:
                 for module in net.modules():
                     if isinstance(module, Attention):

@@ -19,7 +19,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from lorakit.fast import FORMED_FROM
+from lorakit.linear import MANY
 from lorakit.lora import LoRAConfig
 from lorakit.memory.account import Gpu, account
 from lorakit.memory.allocator import MIB, Allocator
@@ -66,7 +66,7 @@ def _account(setup: Setup, budget: int | None) -> StepMemory | None:
         setup.batch_size == 1,
         rank == 1,
         # Layers choose by the number of tokens how to compute: only that much of it counts.
-        min(setup.batch_size * setup.length, FORMED_FROM) // FORMED_FROM * FORMED_FROM,
+        min(setup.batch_size * setup.length, MANY) // MANY * MANY,
     )
     sizes = family.sizes(setup.batch_size, rank)
     if (more := setup.config.accumulation - 2) > 0:
