@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from lorakit.ahead import ahead
 from lorakit.fast import forget
 from lorakit.graphed import MOST, Graphs, Unrecorded
-from lorakit.packed import packed
 from lorakit.step import TrainConfig, response_loss
 from lorakit.text import IGNORE, Stream
 
@@ -171,6 +170,8 @@ def recorded(
 
     `notes` take what is to be said about it.
     """
+    from lorakit.packed import packed  # makes operations of PyTorch's when it is imported
+
     torch.cuda.empty_cache()  # recordings take memory of their own, beside what steps left behind
     mode = model.training
     with ExitStack() as stack:

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lorakit import norm
-from lorakit.norm import RMSNorm, fused_norm, fused_norm_backward
+from lorakit import fused_norm as kernels
+from lorakit.fused_norm import fused_norm, fused_norm_backward
+from lorakit.norm import RMSNorm
 
 HALVES = (torch.bfloat16, torch.float16)
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -105,8 +106,8 @@ def test_a_weight_of_another_precision_leaves_the_formula():
 def test_on_cuda_one_kernel_says_what_the_formula_says(dtype, tolerance, lie, monkeypatch):
     called = []
     for name in ("fused_norm", "fused_norm_backward"):
-        real = getattr(norm, name)
-        monkeypatch.setattr(norm, name, lambda *a, real=real: called.append(real) or real(*a))
+        real = getattr(kernels, name)
+        monkeypatch.setattr(kernels, name, lambda *a, real=real: called.append(real) or real(*a))
     made, x = drawn(dtype, "cuda")
     one = results(made, x, lie)
     assert called == [fused_norm, fused_norm_backward]

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "lorakit"
 
 # A module imports only from rooms above its own line.
 ROOMS = [
+    {"fused_norm"},
     {"attention", "fingerprint", "heap", "linear", "lora_config", "norm"},
     {
         "ahead",
