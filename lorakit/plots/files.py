@@ -1,11 +1,12 @@
 """What a file is made of: a bar for each of its parts, in bytes."""
 
+import math
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from lorakit.plots.style import COLORS, EDGE, SMALL, dress, frame, round_up, unit
+from lorakit.plots.style import COLORS, EDGE, SMALL, dress, frame, unit
 
 PALE = 0.45  # how much of a colour A has, to be told from B
 
@@ -19,7 +20,8 @@ def draw_adapter_file(ax: Axes, found: Any) -> None:
     totals = [found.A[row] + found.B[row] for row in found.A]
     totals += [*found.beside.values(), found.header]
     scale, unit_name = unit(max(totals))
-    limit = round_up(1.3 * max(totals) / scale)
+    # The same for two ranks in a row, most often: then one sees the bars double.
+    limit = 4 ** math.ceil(math.log(1.3 * max(totals) / scale, 4))
     with frame(ax, tuple(rows), scale, limit) as bare:
         if bare:
             ax.set_xlim(0, limit)
