@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lorakit.attention import attend
+from lorakit.linear import MANY
 from lorakit.lora import LoRAConfig, inject
 from lorakit.memory import DTYPES, PARTS, Setup, StepMemory, estimate, measure
 from lorakit.memory.dry_run import dry_run
@@ -84,6 +85,14 @@ def test_any_batch_and_any_rank_follow_from_two_and_three(batch_size, lora):
 def test_every_setting_of_a_step_counts(config, lora):
     model = replace(MINI, num_hidden_layers=5)
     assert_agree(Setup(model=model, lora=lora, batch_size=3, length=20, config=config))
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("length", [120, MANY - 1, MANY])
+def test_a_wide_model_is_estimated_for_few_tokens_and_for_many(length, lora):
+    model = replace(MINI, hidden_size=576, vocab_size=4096, num_hidden_layers=5)
+    config = TrainConfig(optimizer="sgd")
+    assert_agree(Setup(model=model, lora=lora, batch_size=1, length=length, config=config))
 
 
 @pytest.mark.parametrize(
