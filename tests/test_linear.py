@@ -133,7 +133,18 @@ def test_a_result_can_be_changed_in_place(many):
     assert not layer.weight.grad[0].any() and layer.weight.grad[1].any()
 
 
-def test_oneDNN_can_be_switched_off(monkeypatch):
+@needs_onednn
+@pytest.mark.parametrize("copied", [40 * 96 - 1, 40 * 96])
+def test_a_gradient_that_onednn_would_copy_is_left_to_mkl_where_it_is_large(copied, monkeypatch):
+    for name, value in {"ONEDNN": True, "MANY": 1, "COPIED": copied}.items():
+        monkeypatch.setattr(linear, name, value)
+    by_onednn = []
+    monkeypatch.setattr(linear, "matmul", lambda *pair: by_onednn.append(pair[2]) or matmul(*pair))
+    Linear(64, 96, bias=False)(drawn(40, 64).requires_grad_()).sum().backward()
+    assert by_onednn == [True, True, copied == 40 * 96]  # y, dx, dW
+
+
+def test_onednn_can_be_switched_off(monkeypatch):
     monkeypatch.setattr(linear, "ONEDNN", True)
     with torch.backends.mkldnn.flags(enabled=False):
         assert not linear.by_onednn()
