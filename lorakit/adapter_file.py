@@ -25,7 +25,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lorakit.adapter_config import CONFIG
 from lorakit.counts import at_rank_1, skeleton
+from lorakit.files import read_json
 from lorakit.lora import LoRAConfig, LoRALinear, lora_layers
 from lorakit.model import ModelConfig
 
@@ -149,6 +151,12 @@ def reason(extra: list[str], found: Mapping[str, tuple[tuple[int, ...], str]]) -
             "linear layers does not change; save it in PEFT with save_embedding_layers=False"
         )
     return "no layer of this model that target_modules name has such a tensor"
+
+
+def base_in_words(folder: Path) -> str:
+    """Which base an adapter's config names, as the end of a sentence; nothing if it names none."""
+    base = read_json(folder / CONFIG).get("base_model_name_or_path")
+    return f"; it was trained over {base!r}: load that base" if base else ""
 
 
 def keys(name: str) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from lorakit.adapter_file import (
     QUANTIZED,
     WEIGHTS,
     about_base,
+    base_in_words,
     keyed,
     keys,
     listing,
@@ -236,6 +237,7 @@ def _read_tensors(
                 rank = shape[0 if ".lora_A." in key else 1]
                 raise ValueError(
                     f"{path}: {key} is {found[key][0]}, this model and r={rank} need {shape}"
+                    + base_in_words(folder)
                 )
         told = file.metadata() or {}
     values = read_values(path)

@@ -19,7 +19,7 @@ from lorakit.counts import count
 from lorakit.device import describe, pick_device
 from lorakit.generation import ask
 from lorakit.history import StepRecord
-from lorakit.kept import claim, keep, keep_json, telling
+from lorakit.kept import claimed, keep, keep_json, telling
 from lorakit.lora import ALL_LINEAR, lora_layers, target_layers
 from lorakit.memory import Recorder, Setup, StepMemory
 from lorakit.model import Llama
@@ -67,8 +67,7 @@ def finetune(
     """
     load_task(run.task)  # a bad line is refused before a folder is made,
     parallel.rows(run.batch_size)  # and a batch that does not divide
-    folder = None if out is None else claim(Path(out))
-    with telling(folder):
+    with claimed(out) as folder, telling(folder):
         return _experiment(run, folder, None, _Ears(report, parallel.heeding(stop), budget))
 
 

@@ -18,14 +18,25 @@ from lorakit.run import Result
 from lorakit.train import Training
 
 
-def claim(folder: Path) -> Path:
-    """The folder for a run's files; one that holds anything is not written over."""
-    if parallel.rank():
-        return folder
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+@contextmanager
+def claimed(out: Path | str | None) -> Iterator[Path | None]:
+    """Yields the folder for a run's files, if one is named; made here and left empty, it goes.
+
+    One that holds anything is not written over.
+    """
+    if out is None or parallel.rank():
+        yield None if out is None else Path(out)
+        return
+    folder = Path(out)
+    new = not folder.exists()
+    if not new and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty: name a new folder for this run, or resume it")
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    try:
+        yield folder
+    finally:
+        if new and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def keep_json(folder: Path | None, name: str, value: Any) -> None:

@@ -169,10 +169,15 @@ def test_a_bad_line_is_refused_before_anything_is_loaded(run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_wrong_target_is_refused_before_the_base_is_judged(run):
+def test_a_wrong_target_is_refused_before_the_base_is_judged_and_leaves_no_folder(run, tmp_path):
     heard = []
-    with pytest.raises(ValueError, match="'q_porj' matches no linear layer"):
-        finetune(dataclasses.replace(run, targets=("q_porj",)), report=heard.append)
+    wrong = dataclasses.replace(run, targets=("q_porj",))
+    (tmp_path / "mine").mkdir()
+    for out in ("out", "mine"):
+        with pytest.raises(ValueError, match="'q_porj' matches no linear layer"):
+            finetune(wrong, out=tmp_path / out, report=heard.append)
+    assert (tmp_path / "mine").exists()  # as it was before
+    assert not (tmp_path / "out").exists()
     assert "judging the base" not in {progress.stage for progress in heard}
 
 

@@ -120,6 +120,15 @@ def test_imports_point_one_way():
     assert not wrong, "(importing, imported)"
 
 
+def test_beside_a_folder_of_its_name_as_a_clones_the_package_is_found(tmp_path):
+    (tmp_path / "lorakit").mkdir()
+    code = "import lorakit; print(lorakit.Run.__name__)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "Run\n"
+
+
 def test_importing_lorakit_needs_no_notebook_and_no_other_library_for_models():
     heavy = {"matplotlib", "IPython", "ipywidgets", "transformers", "peft"}
     code = f"import sys, lorakit; lorakit.Run; print(*sorted({heavy} & sys.modules.keys()))"

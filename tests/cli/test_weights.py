@@ -283,7 +283,8 @@ def test_ctrl_c_says_what_it_left(finetune, interrupt, stage, message, left):
     said = finetune("--out", "out", code=INTERRUPTED)
     assert said.stderr.splitlines()[-1].startswith(message)
     records = {"history.json", "result.json", "loss.png", "spectrum.png"}
-    assert names("out") - records == left
+    assert Path("out").exists() == bool(left)
+    assert not left or names("out") - records == left
 
 
 def test_a_run_stopped_within_its_first_step_is_taken_up_too(finetune, interrupt):
