@@ -8,8 +8,9 @@ import torch
 from adapter_files import hugging_face, parts
 from safetensors.torch import load_file, save_file
 
-from lorakit.adapter_file import adapter_bytes, adapter_file, read_values
+from lorakit.adapter_file import adapter_bytes, adapter_file, base_in_words, read_values
 from lorakit.adapters import save_adapter
+from lorakit.files import write_json
 from lorakit.fingerprint import remember_file
 from lorakit.lora import LoRAConfig, inject
 from lorakit.model import Llama
@@ -131,3 +132,12 @@ def test_asking_again_with_embeddings_leaves_no_trace(model):
     before = adapter_file(model.config, config)
     assert adapter_file(model.config, config, embeddings=True).total > before.total
     assert adapter_file(model.config, config) == before
+
+
+@pytest.mark.parametrize(
+    ("base", "words"),
+    [("mini", "; it was trained over 'mini': load that base"), (None, ""), ("", "")],
+)
+def test_a_message_ends_with_the_base_that_a_config_names(tmp_path, base, words):
+    write_json(tmp_path / "adapter_config.json", {"base_model_name_or_path": base})
+    assert base_in_words(tmp_path) == words
