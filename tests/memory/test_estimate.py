@@ -87,12 +87,12 @@ def test_every_setting_of_a_step_counts(config, lora):
     assert_agree(Setup(model=model, lora=lora, batch_size=3, length=20, config=config))
 
 
-@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
-@pytest.mark.parametrize("length", [120, MANY - 1, MANY])
-def test_a_wide_model_is_estimated_for_few_tokens_and_for_many(length, lora):
+@pytest.mark.parametrize("lora", [None, LORA, LoRAConfig(rank=48)], ids=["full", "8", "48"])
+@pytest.mark.parametrize(("rows", "length"), [(1, 120), (1, MANY - 1), (1, MANY), (3, 89)])
+def test_a_wide_model_is_estimated_for_few_tokens_and_for_many(rows, length, lora):
     model = replace(MINI, hidden_size=576, vocab_size=4096, num_hidden_layers=5)
     config = TrainConfig(optimizer="sgd")
-    assert_agree(Setup(model=model, lora=lora, batch_size=1, length=length, config=config))
+    assert_agree(Setup(model=model, lora=lora, batch_size=rows, length=length, config=config))
 
 
 @pytest.mark.parametrize(
