@@ -175,9 +175,9 @@ class _Products(torch.autograd.Function):
                     dx += matmul(g, W, onednn)
                 else:
                     dx.addmm_(g, W)
-            dx = (dx if formed else dx.addmm_(gBs[0] if n == 1 else torch.cat(gBs, 1), A)).view(
-                x.shape
-            )
+            if not formed:
+                dx.addmm_(gBs[0] if n == 1 else torch.cat(gBs, 1), A)
+            dx = dx.view(x.shape)
         found = []
         for i, (g, own_h, gB) in enumerate(zip(gs, _split(h, As), gBs, strict=True)):
             dA = _summed(gB, rows, in_parts, onednn).to(As[i].dtype)
@@ -215,7 +215,7 @@ def as_for(model: nn.Module, tokens: int, small: bool, device: str) -> None:
 
 
 def _thin(rows: Tensor, factor: Tensor, onednn: bool) -> Tensor:
-    """rows (n, k), factor (rank, k) -> (n, rank), as the library at hand makes and reads it best."""
+    """rows (n, k), factor (rank, k) -> (n, rank), as the library at hand does it best."""
     if not onednn or len(factor) <= 4:
         return rows @ factor.T
     return matmul(rows, factor.T, True) if len(factor) <= SMALL else matmul(factor, rows.T, True).T
