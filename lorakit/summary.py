@@ -95,7 +95,7 @@ def summarise_cuts(rows: list[Row]) -> list[Line]:
 
 
 def readme_rows(base: list[Line], summary: list[Line]) -> list[str]:
-    """The README's table: mean exact match of the base and of each method; of `deep`, the loss."""
+    """data/results/README's table: mean exact match of base and methods; of `deep`, the loss."""
     lines = {(line["task"], line["method"], line["rank"]): line for line in summary}
     rows = []
     for before in base:

@@ -50,6 +50,8 @@ def load_task(name: str, train: int | None = None) -> Task:
         return mini_task(name, train)
     path = Path(name)
     if not path.is_file():
+        if path.suffix or path.name != name:
+            raise ValueError(f"there is no file {name}: a task is {TASKS}")
         raise ValueError(f"task {name!r} is not known: it is {TASKS}")
     lines = read_examples(path)
     if len(lines) < LEAST:

@@ -66,7 +66,7 @@ class Tokenizer:
         except Exception as error:  # the library raises nothing more specific
             words = text.replace(self.special.get("bos_token", "\n"), " ").split()
             word = next((w for w in words if self.tokenizer.token_to_id(w) is None), text)
-            raise ValueError(f"{word!r} is no word of this base: name a task of its own") from error
+            raise ValueError(f"{word!r} is no word of this base: data/tasks has prompts") from error
 
     def decode(self, tokens: Iterable[int]) -> str:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=True)

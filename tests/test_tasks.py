@@ -60,6 +60,8 @@ def test_too_few_examples_and_unknown_names_are_refused(tmp_path):
         load_task(str(path))
     with pytest.raises(ValueError, match=r"'ordres' is not known: it is one of orders, .* json,"):
         load_task("ordres")
+    with pytest.raises(ValueError, match=r"there is no file mine\.jsonl: a task is one of orders,"):
+        load_task("mine.jsonl")
 
 
 def test_a_mini_task_has_as_many_training_examples_as_asked_for_and_never_fewer_than_its_own():

@@ -170,7 +170,7 @@ def judge() -> list[dict[str, Any]]:
 
 
 def readme_rows(claims: list[dict[str, Any]]) -> list[str]:
-    """The README's table: a claim a line, and what came of it on either base."""
+    """data/results/README's table: a claim a line, and what came of it on either base."""
     rows = []
     for claim in claims:
         cells = [

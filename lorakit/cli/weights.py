@@ -131,7 +131,9 @@ LOST = 0.1  # of the delta: more than this is told in words
 
 def merge(
     adapter: Annotated[Path, typer.Option(help=ADAPTER)],
-    out: Annotated[Path, typer.Option(help="A new folder for the merged model.")],
+    out: Annotated[
+        Path | None, typer.Option(help="A new folder for the merged model; --dry-run needs none.")
+    ] = None,
     base: Base = SMOLLM2,
     dtype: Annotated[str, typer.Option(help=f"{' or '.join(MERGED)}.")] = "float32",
     untied: Annotated[
@@ -145,7 +147,9 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Fold an adapter into its base: one plain model, as fast as the base, as large as the base."""
-    if out.exists():
+    if out is None and not dry_run:
+        raise ValueError("a merge needs --out, a new folder, or --dry-run, which writes nothing")
+    if out is not None and out.exists():
         raise ValueError(f"{out} is there already: name a new folder")
     if dtype not in MERGED:
         raise ValueError(f"dtype must be {' or '.join(MERGED)}, got {dtype!r}")
@@ -190,11 +194,12 @@ def merge(
     told = folding.facts(cost, change, errors)
     if not as_json:
         folding.show_facts(cost, change, errors, each=dry_run)
-    if dry_run:
+    if out is None or dry_run:
         size = sum(p.nbytes for p in model.parameters())
         if as_json:
-            show_json(told | {"bytes": size, "folder": str(out), "written": False})
-        say(f"would write {decimal(size)} of weights and a tokenizer to {out}; nothing is written")
+            show_json(told | {"bytes": size, "folder": out and str(out), "written": False})
+        where = "" if out is None else f" to {out}"
+        say(f"would write {decimal(size)} of weights and a tokenizer{where}; nothing is written")
         return
     save_folder(model, tokenizer, out)
     size = sum(file.stat().st_size for file in out.iterdir())

@@ -72,6 +72,15 @@ def test_a_dry_run_tells_where_and_how_much_the_merge_would_write(tiny_base, ove
     assert told == {name: value for name, value in done.items() if name != "bytes"}
 
 
+def test_a_merge_needs_a_folder_and_a_dry_run_none(tiny_base, over):
+    given = ["merge", "--base", tiny_base, "--adapter", over()]
+    refused = lorakit_(*given, code=1)
+    assert refused.stderr.startswith("error: a merge needs --out, a new folder, or --dry-run")
+    said = lorakit_(*given, "--dry-run", "--json")
+    assert json.loads(said.stdout)["folder"] is None
+    assert said.stderr.endswith("and a tokenizer; nothing is written\n")
+
+
 def test_a_dry_run_refuses_what_the_merge_would(tiny_base, over):
     adapter = over(size=1e6)
     refused = merging(tiny_base, adapter, "--dtype", "float16", "--dry-run", code=1)
