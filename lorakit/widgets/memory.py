@@ -80,5 +80,6 @@ def describe(method: str, found: dict[str, MemoryBreakdown]) -> str:
         f"{method}: {chosen.activations / 1e6:,.4g} MB of activations, "
         f"{(chosen.gradients + chosen.optimizer) / 1e6:,.4g} MB of gradients and optimizer state. "
         f"LoRA has {learning:.1%} of full fine-tuning's gradients and optimizer state, and "
-        f"{lora.activations / full.activations:.0%} of its activations."
+        f"{lora.activations / full.activations:.0%} of its activations. Each part is told at its "
+        "own highest: they are not all there at once."
     )
