@@ -101,7 +101,8 @@ def with_cell(notebook: NotebookNode, where: str | None, page: str) -> NotebookN
 def readme(text: str, where: str | None) -> str:
     """The README with its line on Colab. Raises ValueError if it has no line of that beginning."""
     if where is None:
-        told = f"{UNSET}, so Colab cannot fetch it. To publish it, {SET.replace('python b', '`python b')}`."
+        how = SET.replace("python b", "`python b")
+        told = f"{UNSET}, so Colab cannot fetch it. To publish it, {how}`."
     elif link := opened(where, FIRST):
         told = f"[open the first page]({link}); its first cell fetches the lab."
     else:

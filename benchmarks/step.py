@@ -51,7 +51,7 @@ from lorakit.fast import set_fast
 from lorakit.files import write_json
 from lorakit.graphed import Graphs
 from lorakit.heap import kept_heap
-from lorakit.linear import by_onednn
+from lorakit.linear import ONEDNN
 from lorakit.lora import LoRAConfig, freeze, inject
 from lorakit.model import Llama, ModelConfig
 from lorakit.packed import packed
@@ -420,15 +420,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2, help="of a CPU")
-    parser.add_argument("--mkl", action="store_true", help="for all products of a CPU")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", nargs="*", choices=[*GPU, *CPU])
     parser.add_argument("--modes", nargs="*", choices=[*IN_MODE])
     options = parser.parse_args()
     device = torch.device(options.device)
     torch.set_num_threads(options.threads)
-    if options.mkl:
-        torch.backends.mkldnn.set_flags(False)
     with kept_heap():  # as training has it
         found = measure(options, device)
     import peft
@@ -437,7 +434,7 @@ def main() -> None:
     told = {
         "command": " ".join(["python benchmarks/step.py", *sys.argv[1:]]),
         "device": describe(device),
-        "products": "oneDNN" if by_onednn() and device.type == "cpu" else "PyTorch's",
+        "products": "oneDNN" if ONEDNN and device.type == "cpu" else "PyTorch's",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "peft": peft.__version__,

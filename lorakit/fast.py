@@ -12,8 +12,7 @@ together: x is read once for all their A, and their shares of dx are summed as t
 
 On a CPU, in float32 or float64 and for many tokens, W' = W + scale B A is formed on the fly, in
 forward and again in backward: it is exact there, and smaller than the results that it spares. The
-products are then by the quicker library (linear.py), siblings' dx are summed afterwards, and for
-small ranks dA and dB are sums of sums over parts of the rows.
+products are then by the quicker library (linear.py), and siblings' dx are summed afterwards.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,8 +25,6 @@ from torch.autograd.function import once_differentiable
 from lorakit.linear import MANY, Linear, by_onednn, has_many, matmul, rows_of, shaped_as
 from lorakit.lora import LoRALinear, lora_layers
 
-SMALL = 16  # the largest rank whose gradients are summed in parts
-PARTS = 8
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # they share their input
 
 
@@ -48,7 +45,6 @@ class Siblings:
     def __init__(self, layers: Sequence[LoRALinear]):
         self.layers = list(layers)
         self.formed: bool | None = None  # whether W' is formed; None, as `_forms` says
-        self.small: bool | None = None  # whether ranks are; None, as they are
         self.x: Tensor | None = None
         self.results: list[Tensor | None] = []
 
@@ -75,10 +71,7 @@ class Siblings:
         """What each of the layers makes of x (..., in)."""
         scales = [layer.config.scale for layer in self.layers]
         parts = [(layer.base.weight, layer.base.bias, layer.A, layer.B) for layer in self.layers]
-        formed = _forms(x, self.layers[0], self.formed)
-        small = max(len(layer.A) for layer in self.layers) <= SMALL
-        in_parts = formed and (small if self.small is None else self.small)
-        how = formed, in_parts, by_onednn() and has_many(x)
+        how = _forms(x, self.layers[0], self.formed), by_onednn() and has_many(x)
         return _Products.apply(x, scales, how, *(tensor for part in parts for tensor in part))
 
 
@@ -136,18 +129,18 @@ class _Products(torch.autograd.Function):
     """x (..., in); W (out, in), bias, A (rank, in), B (out, rank) of each -> (..., out) each."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scales: list[float], how: tuple[bool, ...], *tensors: Tensor):
+    def forward(ctx: Any, x: Tensor, scales: list[float], how: tuple[bool, bool], *tensors: Tensor):
         Ws, biases, As, Bs = (tensors[i::4] for i in range(4))
         rows, ctx.scales, ctx.how = rows_of(x), scales, how
-        formed, _, onednn = how
+        formed, onednn = how
         if formed:
             ys = [matmul(rows, W.T, onednn) for W in _formed(Ws, As, Bs, scales)]
             ctx.save_for_backward(x, None, *Ws, *As, *Bs)
         else:
             h = rows @ _joined(As, x.dtype).T
             ys = [
-                (own @ (scale * B).to(x.dtype).T).addmm_(rows, W.T)
-                for own, W, B, scale in zip(_split(h, As), Ws, Bs, scales, strict=True)
+                (own.T @ (scale * B).to(x.dtype).T).addmm_(rows, W.T)
+                for own, W, B, scale in zip(_split(h.T, As), Ws, Bs, scales, strict=True)
             ]
             ctx.save_for_backward(x, h, *Ws, *As, *Bs)
         whole = (y if b is None else y.add_(b) for y, b in zip(ys, biases, strict=True))
@@ -157,12 +150,12 @@ class _Products(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor):
         x, h, *tensors = ctx.saved_tensors
-        n, dtype, (formed, in_parts, onednn) = len(grads), x.dtype, ctx.how
+        n, dtype, (formed, onednn) = len(grads), x.dtype, ctx.how
         Ws, As, Bs = tensors[:n], tensors[n : 2 * n], tensors[2 * n :]
         rows, gs, A = rows_of(x), [rows_of(g) for g in grads], _joined(As, dtype)
-        h = _thin(rows, A, onednn) if h is None else h
+        h = _thin(A, rows, onednn) if h is None else h.T
         gBs = [
-            _thin(g, _turned(B, scale).to(dtype), onednn)
+            _thin(_turned(B, scale).to(dtype), g, onednn)
             for B, scale, g in zip(Bs, ctx.scales, gs, strict=True)
         ]
         dx: Any = None
@@ -175,13 +168,11 @@ class _Products(torch.autograd.Function):
                     dx += matmul(g, W, onednn)
                 else:
                     dx.addmm_(g, W)
-            if not formed:
-                dx.addmm_(gBs[0] if n == 1 else torch.cat(gBs, 1), A)
-            dx = dx.view(x.shape)
+            dx = (dx if formed else dx.addmm_(_joined(gBs, dtype).T, A)).view(x.shape)
         found = []
         for i, (g, own_h, gB) in enumerate(zip(gs, _split(h, As), gBs, strict=True)):
-            dA = _summed(gB, rows, in_parts, onednn).to(As[i].dtype)
-            dB = _summed(own_h, g, in_parts, onednn).T.to(Bs[i].dtype).mul_(ctx.scales[i])
+            dA = matmul(gB, rows, onednn).to(As[i].dtype)
+            dB = matmul(own_h, g, onednn).T.to(Bs[i].dtype).mul_(ctx.scales[i])
             db = g.sum(0) if ctx.needs_input_grad[4 * i + 4] else None
             found += [None, db, dA, dB]
         return dx, None, None, *found
@@ -203,36 +194,20 @@ def _forms(x: Tensor, layer: LoRALinear, told: bool | None) -> bool:
     return enough and exact and x.device.type == "cpu"
 
 
-def as_for(model: nn.Module, tokens: int, small: bool, device: str) -> None:
-    """Let layers compute as they would for so many tokens, and for small ranks or for large ones,
-    on a `device` of this type: an estimate takes a small step in place of a large one."""
+def as_for(model: nn.Module, tokens: int, device: str) -> None:
+    """Let layers compute as they would for so many tokens on a `device` of this type: an estimate
+    takes a small step in place of a large one."""
     many = device == "cpu" and tokens >= MANY
     for layer in model.modules():
         if isinstance(layer, FastLoRALinear):
-            layer.siblings.formed, layer.siblings.small = many, small
+            layer.siblings.formed = many
         elif isinstance(layer, Linear):
             layer.many = many
 
 
-def _thin(rows: Tensor, factor: Tensor, onednn: bool) -> Tensor:
-    """rows (n, k), factor (rank, k) -> (n, rank), as the library at hand does it best."""
-    if not onednn or len(factor) <= 4:
-        return rows @ factor.T
-    return matmul(rows, factor.T, True) if len(factor) <= SMALL else matmul(factor, rows.T, True).T
-
-
-def _summed(thin: Tensor, rows: Tensor, in_parts: bool, onednn: bool) -> Tensor:
-    """thin (n, rank), rows (n, k) -> thin^T rows (rank, k), a sum over all rows.
-
-    In parts, because a thin result is too small to be divided among threads, and a sum is not.
-    """
-    if not in_parts:
-        return matmul(thin.T, rows, onednn)
-    each = len(rows) // PARTS
-    n = PARTS * each
-    lefts, rights = (t[:n].view(PARTS, each, t.shape[1]) for t in (thin, rows))
-    whole = torch.bmm(lefts.mT, rights).sum(0)
-    return whole if n == len(rows) else whole.addmm_(thin[n:].T, rows[n:])
+def _thin(factor: Tensor, rows: Tensor, onednn: bool) -> Tensor:
+    """factor (rank, k), rows (n, k) -> (rank, n), which oneDNN can read by rows afterwards."""
+    return matmul(factor, rows.T, True) if onednn else (rows @ factor.T).T
 
 
 def _turned(B: Tensor, scale: float) -> Tensor:
@@ -241,10 +216,10 @@ def _turned(B: Tensor, scale: float) -> Tensor:
 
 
 def _joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """The rows of all A, one below the other."""
+    """The rows of all, one below the other."""
     return (parts[0] if len(parts) == 1 else torch.cat(tuple(parts))).to(dtype)
 
 
-def _split(h: Tensor, As: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Each layer's own columns."""
-    return (h,) if len(As) == 1 else torch.split_with_sizes(h, [len(A) for A in As], 1)
+def _split(whole: Tensor, As: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Each layer's own rows."""
+    return (whole,) if len(As) == 1 else torch.split_with_sizes(whole, [len(A) for A in As])

@@ -26,7 +26,6 @@ def dry_run(
     device: str,
     target: str,
     tokens: int,
-    small: bool = True,
     quantized: bool = False,
     whole: bool = True,
 ) -> Log:
@@ -35,8 +34,7 @@ def dry_run(
     A quantised base is there at once, as it comes to a device: its plain weights never were.
     `device` is where the tensors claim to be, `target` the device that they stand for. Here a
     model has as many layers as its config says. Without `whole` the optimizer is left out. The step
-    may be a small one in place of one of so many `tokens` a micro-batch, and of ranks that are
-    `small` or not.
+    may be a small one in place of one of so many `tokens` a micro-batch.
     """
     half = dtype in (torch.bfloat16, torch.float16)
     with FakeTensorMode():
@@ -47,7 +45,7 @@ def dry_run(
             if lora is not None:
                 inject(net, lora)
             prepare(net, config)
-            as_for(net, tokens, small, target)
+            as_for(net, tokens, target)
             if device != target:
                 for module in net.modules():
                     if isinstance(module, Attention):

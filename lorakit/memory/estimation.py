@@ -19,7 +19,6 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from lorakit.fast import SMALL
 from lorakit.linear import MANY
 from lorakit.lora import LoRAConfig
 from lorakit.memory.account import Gpu, account
@@ -66,8 +65,7 @@ def _account(setup: Setup, budget: int | None) -> StepMemory | None:
         setup.device,
         setup.batch_size == 1,
         rank == 1,
-        # Layers choose by rank and tokens how to compute: only that much of them counts.
-        rank <= SMALL,
+        # Layers choose by the number of tokens how to compute: only that much of it counts.
         min(setup.batch_size * setup.length, MANY) // MANY * MANY,
     )
     sizes = family.sizes(setup.batch_size, rank)
@@ -149,7 +147,6 @@ def _family(
     device: str,
     one_row: bool,
     rank_one: bool,
-    small: bool,
     tokens: int,
 ) -> _Family:
     few = few_layers(model, lora.targets) if lora else few_layers(model)
@@ -166,7 +163,6 @@ def _family(
             device=here,
             target=device,
             tokens=tokens,
-            small=small,
             quantized=quantized,
             whole=whole,
         )
