@@ -295,8 +295,10 @@ def test_the_command_writes_and_speaks_once_and_trains_as_one_process_does(
         told = [read_json(tmp_path / folder / f"{name}.json") for name in ("history", "result")]
         folders[folder] = [column(told[0], "loss"), told[1]["before"], told[1]["after"]["right"]]
     rel = 1e-6 if pick_device().type == "cpu" else 1e-3  # a GPU holds the frozen base in 16 bits
-    assert folders["two"][0] == pytest.approx(folders["one"][0], rel=rel)
-    assert folders["two"][1:] == folders["one"][1:]
+    (losses, before, right), (alone, before_alone, right_alone) = folders["two"], folders["one"]
+    assert losses == pytest.approx(alone, rel=rel)
+    assert before == pytest.approx(before_alone, rel=rel)
+    assert right == right_alone
     names = {p.name for p in tmp_path.rglob("two/**/*") if p.is_file()}
     pictures = {"loss.png", "spectrum.png"}
     assert names - pictures == {p.name for p in tmp_path.rglob("one/**/*") if p.is_file()}
