@@ -28,13 +28,20 @@ from PIL import Image
 
 from lorakit.plots.style import figure, frame_key, moving, png
 
-# White pictures glare on a dark page: there they are inverted, with every hue kept.
+# White pictures glare on a dark page, of Jupyter's, VS Code's or Colab's: there they are inverted,
+# with every hue kept.
 DARK_THEME = (
-    '<style>body[data-jp-theme-light="false"] .figure '
+    '<style>:is(body[data-jp-theme-light="false"], body.vscode-dark, html[theme="dark"]) .figure '
     "{filter: invert(.93) hue-rotate(180deg)}</style>"
+)
+# VS Code gives the button that is down the colour of the others.
+CHOSEN = (
+    "<style>.widget-toggle-buttons .mod-active "
+    "{box-shadow: inset 0 -3px 0 var(--jp-brand-color1, #1976d2) !important}</style>"
 )
 # Not by the style of a line: of ipywidgets 7 that has no letters.
 CAPTIONS = "<style>.jupyter-widgets.figure-words {font-size: 15px}</style>"
+STYLE = DARK_THEME + CHOSEN + CAPTIONS
 VIEW = "application/vnd.jupyter.widget-view+json"  # the live widget in an output
 # matplotlib is not made for threads, and callbacks and a training run draw in threads of their own.
 DRAWING = threading.RLock()
@@ -59,8 +66,8 @@ class Picture(ipywidgets.VBox):
         self.image.layout.visibility = "hidden"  # until there is one: a frame would look broken
         self._line = caption(layout=ipywidgets.Layout(width=f"{width}px", min_height="28px"))
         self.text = alt
-        theme = ipywidgets.HTML(DARK_THEME + CAPTIONS, layout=ipywidgets.Layout(display="none"))
-        super().__init__([theme, self.image, self._line])
+        style = ipywidgets.HTML(STYLE, layout=ipywidgets.Layout(display="none"))
+        super().__init__([style, self.image, self._line])
 
     @property
     def value(self) -> bytes:

@@ -14,9 +14,11 @@ class Bars(Explorable):
     def __init__(self):
         self.rank = ipywidgets.IntSlider(4, min=1, max=9, description="rank")
         self.kind = ipywidgets.Dropdown(options=["plain", "striped"], description="kind")
+        self.size = ipywidgets.ToggleButtons(options=["small", "large"], description="size")
         self.again = ipywidgets.Button(description="Again", icon="undo")
         self.picture = Picture(400, 120, alt="bars")
-        super().__init__([self.rank, self.kind, self.again, self.picture], alt="explorable: bars")
+        controls = [self.rank, self.kind, self.size, self.again]
+        super().__init__([*controls, self.picture], alt="explorable: bars")
         for control in (self.rank, self.kind):
             control.observe(self.refresh, names="value")
         self.again.on_click(lambda button: setattr(self.rank, "value", 4))
@@ -104,6 +106,37 @@ def test_a_dark_theme_inverts_pictures_and_a_light_one_does_not(bars):
     bars.lab.set_theme("JupyterLab Light")
     assert bars.picture_filter() == "none"
     assert bars.screenshot("bars-light").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("root", "mark"), [("body", {"class": "vscode-dark"}), ("documentElement", {"theme": "dark"})]
+)
+def test_so_does_a_dark_page_of_vs_code_and_of_colab(bars, root, mark):
+    [(name, value)], page = mark.items(), bars.lab.page
+    before = page.evaluate("([root, name]) => document[root].getAttribute(name)", [root, name])
+    page.evaluate("([root, name, v]) => document[root].setAttribute(name, v)", [root, name, value])
+    assert "invert" in bars.picture_filter()
+    page.evaluate(
+        "([root, name, v]) => v === null ? document[root].removeAttribute(name)"
+        " : document[root].setAttribute(name, v)",
+        [root, name, before],
+    )
+    assert bars.picture_filter() == "none"
+
+
+def test_the_button_that_is_down_has_a_mark_of_its_own(bars):
+    def marks() -> dict[str, bool]:
+        buttons = bars.outputs.locator(".widget-toggle-buttons button")
+        return {
+            button.inner_text().strip(): "inset"
+            in button.evaluate("button => getComputedStyle(button).boxShadow")
+            for button in buttons.all()
+        }
+
+    assert marks() == {"small": True, "large": False}
+    bars.click("large")
+    expect(bars.outputs.locator("button.mod-active")).to_have_text("large")
+    assert marks() == {"small": False, "large": True}
 
 
 @pytest.mark.parametrize("saved", [True, False])
