@@ -5,6 +5,7 @@ command to copy or a sentence; those for pip name the very Python that runs here
 """
 
 import importlib.metadata
+import os
 import platform
 import shlex
 import shutil
@@ -140,6 +141,8 @@ def open_lab(options: Sequence[str]) -> int:
             f"{root / LESSON} is not there: clone the repository, and run make lab in it"
         )
     print("JupyterLab prints its address below: open it by hand if no browser opens", flush=True)
+    if getattr(os, "geteuid", lambda: 1)() == 0 and "--allow-root" not in options:
+        print("You are root, whom it refuses: lorakit lab --allow-root tells it not to", flush=True)
     command = [
         *(sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1"),
         "--LabApp.news_url=None",  # a question about news would cover the page's corner
@@ -151,8 +154,12 @@ def open_lab(options: Sequence[str]) -> int:
 def until_closed(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
     """Run a server until it is closed; its exit code.
 
-    Ctrl-C reaches the server too, which may ask before it ends: its answer is waited for.
+    Ctrl-C reaches the server too, which may ask before it ends: its answer is waited for. Its
+    kernels' threads soon sleep while they wait for each other. By themselves they spin on, and where
+    a browser or a neighbour wants the cores a run of seconds took minutes; alone it costs nothing
+    that could be told from noise.
     """
+    environment = {"GOMP_SPINCOUNT": "3000", **(os.environ if environment is None else environment)}
     before = signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
         return subprocess.call(command, env=environment)

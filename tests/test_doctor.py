@@ -200,6 +200,32 @@ def test_jupyterlab_opens_the_lesson_on_this_machine_alone(lesson, monkeypatch):
     assert not [word for word in command if "token" in word or "password" in word]
 
 
+@pytest.mark.parametrize(("set_to", "spins"), [(None, "3000"), ("7", "7")])
+def test_threads_of_its_kernels_soon_sleep_unless_somebody_has_said_how_long(
+    lesson, monkeypatch, set_to, spins
+):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    if set_to:
+        monkeypatch.setenv("GOMP_SPINCOUNT", set_to)
+    heard = []
+    monkeypatch.setattr(subprocess, "call", lambda command, env: heard.append(env) or 0)
+    open_lab([])
+    assert [env["GOMP_SPINCOUNT"] for env in heard] == [spins]
+    assert heard[0].items() >= {**os.environ}.items()
+
+
+@pytest.mark.parametrize(
+    ("user", "options", "told"), [(0, [], 1), (0, ["--allow-root"], 0), (1, [], 0)]
+)
+def test_root_is_told_what_jupyterlab_wants_to_hear(
+    lesson, monkeypatch, capsys, user, options, told
+):
+    monkeypatch.setattr(os, "geteuid", lambda: user, raising=False)
+    monkeypatch.setattr(subprocess, "call", lambda command, env: 0)
+    open_lab(options)
+    assert capsys.readouterr().out.count("lorakit lab --allow-root") == told
+
+
 def test_ctrl_c_is_left_to_jupyterlab(lesson, monkeypatch):
     before = signal.getsignal(signal.SIGINT)
 

@@ -92,11 +92,6 @@ def best(rows: Iterable[Row]) -> list[Row]:
     return min(rates.values(), key=validation_loss)
 
 
-def lowest(rows: Iterable[Row]) -> list[Row]:
-    """The runs at the rate with the lowest mean held-out loss: no other examples judged them."""
-    return min(by_rate(rows).values(), key=lambda of_rate: mean(losses(of_rate)))
-
-
 def at_an_end(rows: list[Row]) -> bool:
     """Whether the best rate is the lowest or highest of those tried: a better may lie beyond."""
     return rate(best(rows)) in (min(by_rate(rows)), max(by_rate(rows)))

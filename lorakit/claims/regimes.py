@@ -8,7 +8,6 @@ from lorakit.claims.evidence import (
     grouped,
     kind,
     losses,
-    lowest,
     seeds,
     validation_loss,
 )
@@ -57,10 +56,11 @@ def lead_is_of_rank() -> Finding:
         kinds = grouped(rows, kind)
         found = {
             "everything": best(kinds["full"]),
-            "linear layers": lowest(embedding(task, "linear layers")),
+            "linear layers": best(embedding(task, "linear layers")),
             "rank 8": best(kinds["rank 8"]),
             "rank 64": best(kinds["rank 64"]),
-            "rank 8 and the rest": lowest(embedding(task, "rank 8 and the rest")),
+            "rank 8 and the rest": best(embedding(task, "rank 8 and the rest")),
+            "the rest": best(embedding(task, "the rest")),
         }
         lines[task] = [point(what, losses(of_what)) for what, of_what in found.items()]
         n = min(n, *(seeds(of_what) for of_what in found.values()))

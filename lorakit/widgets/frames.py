@@ -120,9 +120,9 @@ _ALL = [
         question="A race, with full fine-tuning's best rate for all. Who is ahead?",
         options=("rank 1", "rank 8", "rank 64", "full fine-tuning"),
         right=3,
-        answer="Press Start, then give LoRA its own rate, 0.01, and race again.",
+        answer="Press Start. Then give LoRA its own rate, 0.01, and race again: it comes close.",
         explorable=lambda: RaceExplorer(
-            replace(MANNERS.with_method("full"), lr=0.002), ranks=(1, 8, 64)
+            replace(MANNERS.with_method("full"), lr=0.002), ranks=(1, 8, 64), lr=0.002
         ),
     ),
     Frame(
@@ -160,11 +160,12 @@ _ALL = [
     Frame(
         key="deep",
         page="07",
-        question="A deep change: every word means another one. With more examples, "
-        "LoRA's loss beside that of full fine-tuning...",
+        question="A deep change: every word means another one, and sentences run backwards. "
+        "With more examples, LoRA's loss beside that of full fine-tuning...",
         options=("catches up", "stays as far behind", "falls further behind"),
         right=2,
-        answer="Here full fine-tuning wins, and the more data the more. But why?",
+        answer="Up to 512 examples full fine-tuning's lead grows, then it stays. (With 12,800 all "
+        "had four times the steps.) On json, the shallowest task, it is larger still. Why?",
         explorable=deep,
     ),
     Frame(
@@ -174,8 +175,8 @@ _ALL = [
         "the norms. On the deep task this does as well as...",
         options=("full fine-tuning", "neither: half-way", "LoRA, or nearly so"),
         right=2,
-        answer="It was not rank. No adapter on linear layers reaches the embedding; with it, "
-        "rank 8 is level with full fine-tuning.",
+        answer="It was not rank. No adapter on linear layers reaches the embedding. With it rank 8 "
+        "is nearly level, and so are embedding and norms alone, 4% of the parameters.",
         explorable=lambda: ClaimExplorer("full wins, why"),
     ),
     Frame(

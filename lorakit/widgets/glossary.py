@@ -9,6 +9,8 @@ from lorakit.terms import Term, notebook, search, terms
 from lorakit.widgets.explorable import Explorable, shown
 
 STYLE = {"description_width": "initial"}
+# JupyterLab floats the words of a list beside their definitions, and a long one pushes others on.
+BLOCK = "float: none; width: auto"
 # JupyterLab shows a link in a widget as it shows any word.
 LINK = 'style="text-decoration: underline; color: var(--jp-content-link-color, #1565c0)"'
 
@@ -60,7 +62,8 @@ def entries(found: tuple[Term, ...]) -> str:
 def _entry(term: Term) -> str:
     also = f" <i>({html.escape(', '.join(term.also))})</i>" if term.also else ""
     return (
-        f"<dt><b>{html.escape(term.word)}</b>{also}</dt><dd>{html.escape(term.meaning)}<br>"
+        f'<dt style="{BLOCK}"><b>{html.escape(term.word)}</b>{also}</dt>'
+        f'<dd style="{BLOCK}">{html.escape(term.meaning)}<br>'
         f"{page_link(term.page)}: <code>{html.escape(term.shown)}</code></dd>"
     )
 

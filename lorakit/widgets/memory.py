@@ -72,14 +72,17 @@ class MemoryExplorer(Explorable):
 
 
 def describe(method: str, found: dict[str, MemoryBreakdown]) -> str:
-    """The chosen method's parts, and what the other one's are in comparison."""
-    full, lora = found["full"], found["lora"]
-    chosen = found[method]
-    learning = (lora.gradients + lora.optimizer) / (full.gradients + full.optimizer)
+    """The chosen method's parts, and what those of LoRA or QLoRA are beside full fine-tuning's."""
+    chosen, full = found[method], found["full"]
+    name = "qlora" if method == "qlora" else "lora"
+    less = found[name]
+    learning = (less.gradients + less.optimizer) / (full.gradients + full.optimizer)
     return (
-        f"{method}: {chosen.activations / 1e6:,.4g} MB of activations, "
+        f"{method}: {chosen.weights / 1e6:,.4g} MB of weights, "
+        f"{chosen.activations / 1e6:,.4g} MB of activations, "
         f"{(chosen.gradients + chosen.optimizer) / 1e6:,.4g} MB of gradients and optimizer state. "
-        f"LoRA has {learning:.1%} of full fine-tuning's gradients and optimizer state, and "
-        f"{lora.activations / full.activations:.0%} of its activations. Each part is told at its "
+        f"{'QLoRA' if name == 'qlora' else 'LoRA'} has {less.weights / full.weights:.0%} of full "
+        f"fine-tuning's weights, {learning:.1%} of its gradients and optimizer state, and "
+        f"{less.activations / full.activations:.0%} of its activations. Each part is told at its "
         "own highest: they are not all there at once."
     )

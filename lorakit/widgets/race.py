@@ -35,8 +35,9 @@ AT_ONCE = 2**13  # tokens that are judged together: more are slower on a CPU
 class RaceExplorer(Job):
     """Settings -> two stacks, stepped in turns in a thread -> live curves, `losses`, `scores`.
 
-    `ranks` are those that may race, and `tasks` others than the run's own. Both results are by the
-    name of a runner: "full", "rank 8". Stopped before its end, a race is not judged.
+    `ranks` are those that may race, `tasks` others than the run's own, and `lr` is LoRA's at the
+    start, by default the one that suits it. Both results are by the name of a runner: "full",
+    "rank 8". Stopped before its end, a race is not judged.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class RaceExplorer(Job):
         ranks: Sequence[int] = RANKS,
         full: bool = True,
         tasks: Sequence[str] = (),
+        lr: float | None = None,
     ):
         if not ranks or list(ranks) != sorted(set(ranks)):
             raise ValueError(f"ranks must be different and rise, at least one, got {tuple(ranks)}")
@@ -53,7 +55,7 @@ class RaceExplorer(Job):
         self.ranks = dropdown("ranks", _sets(tuple(ranks)), tuple(ranks))
         self.alpha = choice("alpha", [FIXED, TWICE], FIXED)
         self.alpha.tooltips = [f"{run.alpha:g} for every rank", "alpha / rank is 2 for every rank"]
-        self.lr = slider("LoRA's lr", RATES, run.with_method("lora").learning_rate)
+        self.lr = slider("LoRA's lr", RATES, lr or run.with_method("lora").learning_rate)
         self.controls = (self.task, self.ranks, self.alpha, self.lr)
         self.losses: dict[str, list[float]] = {}
         self.scores: dict[str, Score] = {}
@@ -110,7 +112,10 @@ class RaceExplorer(Job):
             self._draw_scores(runs)
         done = min(map(len, self.losses.values()))
         spent = time.monotonic() - began
-        return f"{done} of {steps} steps of {len(runs)} runs in {spent:.0f} s"
+        rates = _listed({name: f"{run.learning_rate:g}" for name, run in _two(runs).items()})
+        stopped = "stopped: " if self.stopping() else ""
+        done_so_far = f"{done} of {steps} steps of {len(runs)} runs in {spent:.0f} s"
+        return f"{stopped}{done_so_far}; learning rates: {rates}"
 
     def _judge(
         self, names: Sequence[str], stack: Stack, examples: Sequence[Encoded]
@@ -165,6 +170,11 @@ def _styles(ranks: Sequence[int]) -> dict[str, dict[str, Any]]:
     kinds = zip(ranks, shades("lora", len(ranks)), cycle(MARKERS))
     ranked = {_name(rank): {"color": color, "marker": marker} for rank, color, marker in kinds}
     return {FULL: {"color": COLORS["full"], "linewidth": 3}, **ranked}
+
+
+def _two(runs: dict[str, Run]) -> dict[str, Run]:
+    """A run of each method: all of LoRA's have one learning rate."""
+    return {("full" if name == FULL else "LoRA"): run for name, run in runs.items()}
 
 
 def _name(rank: int) -> str:

@@ -73,11 +73,6 @@ def test_the_best_rate_is_that_of_the_lowest_mean_loss():
     assert evidence.rate(evidence.best([row(2, None), row(4, 9.0)])) == 4
 
 
-def test_the_lowest_rate_is_judged_by_held_out_loss():
-    rows = [row(1, 0.1, heldout=[0, 3.0]), row(2, 0.9, heldout=[0, 2.0])]
-    assert evidence.rate(evidence.lowest(rows)) == 2
-
-
 def test_a_best_rate_may_be_at_an_end_of_those_tried():
     middle = [row(1, 0.4), row(2, 0.1), row(3, 0.3)]
     assert not evidence.at_an_end(middle)

@@ -104,6 +104,7 @@ def test_full_fine_tuning_need_not_race(run):
     explorer.go(wait=True)
     assert list(explorer.losses) == list(explorer.scores) == NAMES[1:]
     assert f"{run.steps} of {run.steps} steps of 3 runs" in explorer.line.value
+    assert explorer.line.value.endswith(f"learning rates: LoRA: {explorer.lr.value:g}")
 
 
 @pytest.mark.parametrize("ranks", [(), (4, 2), (2, 2)])
@@ -188,7 +189,7 @@ def test_stop_ends_it_and_what_there_is_is_drawn_and_not_judged(explorer, teams,
     explorer.go()
     assert gate.wait(20)
     explorer.go(wait=True)
-    assert explorer.line.value.startswith("3 of 8 steps of 4 runs")
+    assert explorer.line.value.startswith("stopped: 3 of 8 steps of 4 runs")
     assert {len(losses) for losses in explorer.losses.values()} == {3}
     assert list(explorer.picture.axes.lines[0].get_ydata()) == explorer.losses["full"]
     assert explorer.picture.text.startswith("loss at step 3")
