@@ -154,10 +154,10 @@ def open_lab(options: Sequence[str]) -> int:
 def until_closed(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
     """Run a server until it is closed; its exit code.
 
-    Ctrl-C reaches the server too, which may ask before it ends: its answer is waited for. Its
-    kernels' threads soon sleep while they wait for each other. By themselves they spin on, and where
-    a browser or a neighbour wants the cores a run of seconds took minutes; alone it costs nothing
-    that could be told from noise.
+    Ctrl-C reaches the server too, which may ask before it ends: its answer is waited for. Threads
+    of its kernels soon sleep while they wait for each other. By themselves they spin on, and where
+    a browser or a neighbour wants the cores a run of seconds then takes minutes; on a quiet machine
+    sleeping costs nothing that could be told from noise.
     """
     environment = {"GOMP_SPINCOUNT": "3000", **(os.environ if environment is None else environment)}
     before = signal.signal(signal.SIGINT, lambda number, frame: None)
