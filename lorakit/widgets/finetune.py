@@ -59,7 +59,8 @@ class FinetuneExplorer(Job):
         if result.after is not None:
             line = (
                 f"{done} in {result.history.seconds:.0f} s on {result.device}: exact match "
-                f"{result.before.exact_match:.2f} before, {result.after.exact_match:.2f} after"
+                f"{result.before.exact_match:.2f} before, {result.after.exact_match:.2f} after "
+                f"({_settings(run)})"
             )
         return " - ".join([line, *result.history.notes])
 
@@ -87,6 +88,12 @@ class FinetuneExplorer(Job):
         """Take it off the page, and let go of the model; work that is alive is stopped."""
         super().close()
         self.result = None
+
+
+def _settings(run: Run) -> str:
+    """What was run, in words, since the controls may have moved on."""
+    adapter = f"rank {run.rank}, alpha {run.alpha:g}, " if run.lora else ""
+    return f"{run.method}, {adapter}batch size {run.batch_size}"
 
 
 def answers_table(answers: Sequence[Answer]) -> str:

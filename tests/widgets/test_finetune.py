@@ -37,6 +37,9 @@ def test_a_run_leaves_its_result_pictures_and_answers(explorer):
     assert explorer.loss.text == f"step 6: loss {result.history.losses[-1]:.3g}"
     assert "6 of 6 steps" in explorer.line.value
     assert f"{result.after.exact_match:.2f} after" in explorer.line.value
+    run = result.run
+    told = "full, " if run.lora is None else f"{run.method}, rank {run.rank}, alpha {run.alpha:g}, "
+    assert f"({told}batch size {run.batch_size})" in explorer.line.value
     assert result.answers[0].prompt in explorer.table.value
 
 
