@@ -173,7 +173,7 @@ def test_an_error_of_the_run_stands_in_the_explorable_and_start_works_again(tiny
     explorer = FinetuneExplorer(Run(base=tiny_base, task="nowhere.jsonl"))
     explorer.train()
     eventually(lambda: not explorer.running)
-    assert "task &#x27;nowhere.jsonl&#x27; is not known" in explorer.error.value
+    assert "there is no file nowhere.jsonl" in explorer.error.value
     assert explorer.line.value == "ended by an error"
     assert not explorer.start.disabled
 
@@ -181,7 +181,7 @@ def test_an_error_of_the_run_stands_in_the_explorable_and_start_works_again(tiny
 def test_a_cell_that_waits_gets_the_error_itself(tiny_base, monkeypatch):
     monkeypatch.delenv("LORAKIT_TEST", raising=False)
     explorer = FinetuneExplorer(Run(base=tiny_base, task="nowhere.jsonl"))
-    with pytest.raises(ValueError, match="is not known"):
+    with pytest.raises(ValueError, match="there is no file nowhere"):
         explorer.train(wait=True)
     assert not explorer.start.disabled
 
