@@ -102,7 +102,7 @@ _ALL = [
         "how many more answers are right, on manners-dialect?",
         options=("none: rank 1 has more", "up to 10 in 100", "10 to 40 in 100", "over 40 in 100"),
         right=1,
-        answer="More rank does no harm, and soon brings nothing.",
+        answer="From rank 4 on there is no gain: five seeds of one rank differ by more than ranks do.",
         explorable=lambda: ClaimExplorer("H7"),
     ),
     Frame(
