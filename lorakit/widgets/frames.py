@@ -102,7 +102,8 @@ _ALL = [
         "how many more answers are right, on manners-dialect?",
         options=("none: rank 1 has more", "up to 10 in 100", "10 to 40 in 100", "over 40 in 100"),
         right=1,
-        answer="From rank 4 on there is no gain: five seeds of one rank differ by more than ranks do.",
+        answer="From rank 4 on there is no gain: five seeds of one rank differ by more than the "
+        "ranks do.",
         explorable=lambda: ClaimExplorer("H7"),
     ),
     Frame(
