@@ -11,6 +11,8 @@ from lorakit.lora import LoRAConfig, inject, trainable
 from lorakit.memory import MemoryBreakdown, StepMemory, estimate
 from lorakit.model import Llama
 from lorakit.plots import PARTS
+from lorakit.presets import PRESETS
+from lorakit.run import Run
 from lorakit.step import TrainConfig, make_optimizer, response_loss
 from lorakit.widgets import measured as module
 from lorakit.widgets.measured import measured
@@ -214,9 +216,20 @@ def test_the_method_that_is_not_chosen_is_pale(explorer, method, pale):
 def test_the_words_hold_the_numbers(explorer, method):
     explorer.settings.method.value = method
     found = explorer.memories()
-    _, gradients, optimizer, activations, *_ = astuple(found[method])
+    weights, gradients, optimizer, activations, *_ = astuple(found[method])
     words = explorer.picture.text
     assert words == describe(method, found)
-    assert words.startswith(f"{method}: {activations / 1e6:,.4g} MB of activations")
+    assert words.startswith(f"{method}: {weights / 1e6:,.4g} MB of weights, ")
+    assert f"{activations / 1e6:,.4g} MB of activations, " in words
     assert f"{(gradients + optimizer) / 1e6:,.4g} MB of gradients and optimizer state" in words
     assert f"{found['lora'].activations / found['full'].activations:.0%} of its act" in words
+    assert f"LoRA has {found['lora'].weights / found['full'].weights:.0%} of full " in words
+
+
+def test_qlora_is_told_by_its_own_numbers():
+    run = Run(base="mini", task="json", method="qlora")
+    explorer = MemoryExplorer(PRESETS["mini"], run, length=16, measure=False)
+    found = explorer.memories()
+    share = found["qlora"].weights / found["full"].weights
+    assert share < 0.3
+    assert f"QLoRA has {share:.0%} of full fine-tuning's weights" in explorer.picture.text
