@@ -75,6 +75,7 @@ def test_page_04_trains_a_rank_anew_sketches_a_curve_and_races(lab):
         explorer.press("rank", "ArrowLeft")
     with tells(explorer, 0):
         explorer.drag("rank", -60)
+    lab.page.wait_for_timeout(1_000)  # what the drag asked for begins when the slider rests
     stop = explorer.outputs.locator("button").filter(has_text="Stop")
     expect(stop).to_be_disabled(timeout=60_000)  # one run at a time
     drawn = lab.cell("drawn = widgets.Sketch(")
