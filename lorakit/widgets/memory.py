@@ -12,6 +12,9 @@ from lorakit.widgets.measured import measured
 from lorakit.widgets.picture import Picture
 from lorakit.widgets.settings import Settings
 
+# The rank is beside its slider: as part of a name it would move what stands still.
+NAMES = {"full": "full", "lora": "LoRA", "qlora": "QLoRA"}
+
 
 class MemoryExplorer(Explorable):
     """Method, rank and batch size -> `memories` of both methods -> a bar each, the chosen one bold.
@@ -59,13 +62,11 @@ class MemoryExplorer(Explorable):
     def refresh(self, change=None) -> None:
         run, found = self.settings.run, self.memories()
         source = self.steps()[run.method].source
-        # The rank is beside its slider: as part of a name it would move what stands still.
-        names = {"full": "full", "lora": "LoRA", "qlora": "QLoRA"}
         with self.picture.drawing(blit=True) as ax:
             draw_memory(
                 ax,
-                {names[method]: parts for method, parts in found.items()},
-                chosen=names[run.method],
+                {NAMES[method]: parts for method, parts in found.items()},
+                chosen=NAMES[run.method],
                 title=f"{source}: one step of {run.batch_size} x {self.length} tokens",
             )
         self.picture.text = describe(run.method, found)
@@ -74,14 +75,14 @@ class MemoryExplorer(Explorable):
 def describe(method: str, found: dict[str, MemoryBreakdown]) -> str:
     """The chosen method's parts, and what those of LoRA or QLoRA are beside full fine-tuning's."""
     chosen, full = found[method], found["full"]
-    name = "qlora" if method == "qlora" else "lora"
-    less = found[name]
+    small = "qlora" if method == "qlora" else "lora"
+    less = found[small]
     learning = (less.gradients + less.optimizer) / (full.gradients + full.optimizer)
     return (
         f"{method}: {chosen.weights / 1e6:,.4g} MB of weights, "
         f"{chosen.activations / 1e6:,.4g} MB of activations, "
         f"{(chosen.gradients + chosen.optimizer) / 1e6:,.4g} MB of gradients and optimizer state. "
-        f"{'QLoRA' if name == 'qlora' else 'LoRA'} has {less.weights / full.weights:.0%} of full "
+        f"{NAMES[small]} has {less.weights / full.weights:.0%} of full "
         f"fine-tuning's weights, {learning:.1%} of its gradients and optimizer state, and "
         f"{less.activations / full.activations:.0%} of its activations. Each part is told at its "
         "own highest: they are not all there at once."

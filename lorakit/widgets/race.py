@@ -112,7 +112,8 @@ class RaceExplorer(Job):
             self._draw_scores(runs)
         done = min(map(len, self.losses.values()))
         spent = time.monotonic() - began
-        rates = _listed({name: f"{run.learning_rate:g}" for name, run in _two(runs).items()})
+        named = ((name if name == FULL else "LoRA", run) for name, run in runs.items())
+        rates = _listed({name: f"{run.learning_rate:g}" for name, run in named})
         stopped = "stopped: " if self.stopping() else ""
         done_so_far = f"{done} of {steps} steps of {len(runs)} runs in {spent:.0f} s"
         return f"{stopped}{done_so_far}; learning rates: {rates}"
@@ -170,11 +171,6 @@ def _styles(ranks: Sequence[int]) -> dict[str, dict[str, Any]]:
     kinds = zip(ranks, shades("lora", len(ranks)), cycle(MARKERS))
     ranked = {_name(rank): {"color": color, "marker": marker} for rank, color, marker in kinds}
     return {FULL: {"color": COLORS["full"], "linewidth": 3}, **ranked}
-
-
-def _two(runs: dict[str, Run]) -> dict[str, Run]:
-    """A run of each method: all of LoRA's have one learning rate."""
-    return {("full" if name == FULL else "LoRA"): run for name, run in runs.items()}
 
 
 def _name(rank: int) -> str:
