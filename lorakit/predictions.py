@@ -138,11 +138,24 @@ def how_far_apart(guess: Curve, result: Curve, unit: str = "", *, log: bool = Fa
     far = max(gaps, key=lambda x: gaps[x])
     if gaps[far] == 0:
         return "right"
-    typical, most = (
-        f"{_times(math.exp(gap))} times" if log else in_words(gap, unit)
-        for gap in (median(gaps.values()), gaps[far])
+    typical, most = (_gap(gap, unit, log=log) for gap in (median(gaps.values()), gaps[far]))
+    off = f"off by {typical} (median of {len(gaps)} points), by {most} at {far}"
+    if len(pairs) == 1:
+        return off
+    first, *_, last = pairs
+    ways = [pairs[last][side] - pairs[first][side] for side in (0, 1)]
+    yours, found = (
+        f"{'rises' if way > 0 else 'falls'} {'' if log else 'by '}{_gap(abs(way), unit, log=log)}"
+        if way
+        else "stays level"
+        for way in ways
     )
-    return f"off by {typical} (median of {len(gaps)} points), by {most} at {far}"
+    return f"{off}; from {first} to {last} yours {yours}, the result {found}"
+
+
+def _gap(gap: float, unit: str, *, log: bool) -> str:
+    """A difference of two values in words, or with `log` the factor that it stands for."""
+    return f"{_times(math.exp(gap))} times" if log else in_words(gap, unit)
 
 
 def _factor(guess: float, result: float) -> float | None:

@@ -68,20 +68,24 @@ def curve(*values: float) -> tuple:
 
 def test_curves_are_off_by_their_median_difference_and_their_largest():
     assert how_far_apart(curve(0, 1, 5, 2), curve(1, 1, 1, 2)) == (
-        "off by 0.5 (median of 4 points), by 4 at 2"
+        "off by 0.5 (median of 4 points), by 4 at 2; "
+        "from 0 to 3 yours rises by 2, the result rises by 1"
     )
 
 
 def test_curves_on_a_log_axis_are_off_by_factors():
     assert how_far_apart(curve(1, 2, 1), curve(1, 1, 8), log=True) == (
-        "off by 2.0 times (median of 3 points), by 8.0 times at 2"
+        "off by 2.0 times (median of 3 points), by 8.0 times at 2; "
+        "from 0 to 2 yours stays level, the result rises 8.0 times"
     )
 
 
 def test_curves_meet_only_where_both_have_points():
-    assert (
-        how_far_apart(curve(1, 2, 3), curve(1, 5)) == "off by 1.5 (median of 2 points), by 3 at 1"
+    assert how_far_apart(curve(1, 2, 3), curve(1, 5)) == (
+        "off by 1.5 (median of 2 points), by 3 at 1; "
+        "from 0 to 1 yours rises by 1, the result rises by 4"
     )
+    assert how_far_apart(curve(1), curve(3, 5)) == "off by 2 (median of 1 points), by 2 at 0"
     assert how_far_apart(curve(1), (("other", 2.0),)) == ""
     assert how_far_apart(curve(0, 2), curve(1, 2), log=True) == "right"
     assert how_far_apart(curve(0), curve(1), log=True) == ""
@@ -105,12 +109,14 @@ def test_a_curve_that_was_guessed_exactly_is_right():
         (
             prediction(curve(1, 2), curve(1, 4), unit="s", log=True),
             "you said 0: 1 s, 1: 2 s, the result is 0: 1 s, 1: 4 s: "
-            "off by 1.4 times (median of 2 points), by 2.0 times at 1",
+            "off by 1.4 times (median of 2 points), by 2.0 times at 1; "
+            "from 0 to 1 yours rises 2.0 times, the result rises 4.0 times",
         ),
         (
             prediction(curve(1, 2), curve(1, 4), unit="s"),
             "you said 0: 1 s, 1: 2 s, the result is 0: 1 s, 1: 4 s: "
-            "off by 1 s (median of 2 points), by 2 s at 1",
+            "off by 1 s (median of 2 points), by 2 s at 1; "
+            "from 0 to 1 yours rises by 1 s, the result rises by 3 s",
         ),
         (prediction("A", 1.0), "you said A, the result is 1"),
     ],

@@ -30,9 +30,15 @@ def test_voila_serves_a_page_to_this_machine_alone_and_keeps_a_token(heard):
     command, environment, files = heard
     assert command[:3] == [sys.executable, "-m", "voila"]
     assert {"--Voila.ip=127.0.0.1", "--token", "--template=stage"} < {*command}
+    assert "--MappingKernelManager.cull_idle_timeout=300" in command
     assert command[-3:-1] == ["--port", "9999"]
     assert environment["JUPYTER_PATH"] == str(Path(command[-1]).parent)
     assert files == ["conf.json", "index.html.j2", "lesson.ipynb"]
+
+
+def test_an_option_that_is_given_takes_the_place_of_its_own(heard):
+    open_stage(["--Voila.ip=0.0.0.0"])
+    assert [option for option in heard[0] if "ip=" in option] == ["--Voila.ip=0.0.0.0"]
 
 
 def test_a_path_of_the_user_s_own_stays(heard, monkeypatch):

@@ -3,7 +3,6 @@
 from lorakit.plots.claims import draw_claim
 from lorakit.plots.curves import draw_by_rank, draw_curves
 from lorakit.plots.files import draw_adapter_file
-from lorakit.plots.guesses import draw_guesses
 from lorakit.plots.matrices import draw_matrices, draw_share
 from lorakit.plots.memory import draw_memory
 from lorakit.plots.merge import draw_merge, draw_merged
@@ -32,7 +31,6 @@ __all__ = [
     "draw_cut",
     "draw_disk",
     "draw_errors",
-    "draw_guesses",
     "draw_layers",
     "draw_levels",
     "draw_loss",

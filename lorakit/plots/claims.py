@@ -51,5 +51,6 @@ def draw_claim(ax: Axes, curves: Mapping[str, Any]) -> None:
         ax.set_xlim(-0.6, len(names) - 0.4)
     ax.grid(axis="y", color="#e8e8e8")
     ax.set_axisbelow(True)
-    dress(ax, x=curves["x"], y=curves["y"], loc="best")
+    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(lines)}
+    dress(ax, x=curves["x"], y=curves["y"], **above)
     ax.tick_params(labelsize=SMALL)

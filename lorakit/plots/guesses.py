@@ -1,11 +1,11 @@
-"""A guess beside what came out: of one student, or of a room."""
+"""A guess beside what came out."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import NullFormatter
 
 from lorakit.plots.style import COLORS, EDGE, LARGE, SMALL, dress, frame, log_limits, log_y
 from lorakit.predictions import in_words
@@ -18,43 +18,26 @@ YOURS, CAME_OUT = "your guess", "result"
 LETTERS = 84  # in a line of words as wide as the picture
 
 
-def draw_guesses(ax: Axes, counts_by_option: Mapping[str, int], right: str | None) -> None:
-    """The guesses of a room: a bar an option, and which one is right, once that is known."""
-    notes = {option: f"{count:,}" if count else "" for option, count in counts_by_option.items()}
-    _draw_bars(ax, counts_by_option, notes, right)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    dress(ax, x="guesses")
-
-
 def draw_guessed_option(
     ax: Axes, options: Sequence[str], guess: str | None, right: str | None
 ) -> None:
     """The options, which of them was guessed, if any, and which one is right, once known."""
-    counts = {option: int(option == guess) for option in options}
-    _draw_bars(ax, counts, {option: YOURS if counts[option] else "" for option in options}, right)
+    marks = [(YOURS, guess, GUESS, "normal"), ("right", right, RESULT, "bold")]
+    for column, (name, option, style, weight) in enumerate(marks):
+        if option is None:
+            continue
+        place = column, options.index(option)
+        ax.plot(*place, linestyle="", **MARK, **style)
+        ax.annotate(name, place, (11, 0), textcoords="offset points", va="center", fontsize=SMALL,
+                    weight=weight)  # fmt: skip
+    ax.set_yticks(
+        range(len(options)), [textwrap.fill(option, 48) for option in options], parse_math=False
+    )
+    ax.set_ylim(len(options) - 0.4, -0.6)
+    ax.set_xlim(-0.2, 2)
     ax.set_xticks([])
     ax.spines["bottom"].set_visible(False)
     dress(ax, x="")
-
-
-def _draw_bars(
-    ax: Axes, counts: Mapping[str, int], notes: Mapping[str, str], right: str | None
-) -> None:
-    """Bars from the first option down; at the end of each its note, and at the right one, that."""
-    rows = range(len(counts))
-    edges = [(COLORS["own"], 3) if option == right else (EDGE, 1) for option in counts]
-    colors, widths = zip(*edges, strict=True)
-    style: dict[str, Any] = {"color": COLORS["expected"], "edgecolor": colors, "linewidth": widths}
-    ax.barh(rows, [*counts.values()], height=0.6, **style)
-    for row, (option, count) in enumerate(counts.items()):
-        note = ", ".join(filter(None, (notes[option], "right" if option == right else "")))
-        weight = "bold" if option == right else "normal"
-        place = (count, row), (6, 0)
-        ax.annotate(note, *place, textcoords="offset points", va="center", fontsize=SMALL,
-                    weight=weight)  # fmt: skip
-    ax.set_yticks(rows, [textwrap.fill(option, 48) for option in counts], parse_math=False)
-    ax.set_ylim(len(counts) - 0.4, -0.6)
-    ax.set_xlim(0, 1.5 * max(1, *counts.values()))
 
 
 def draw_guessed_number(

@@ -5,11 +5,21 @@ from collections.abc import Collection, Mapping
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
-from lorakit.plots.style import COLORS, LARGE, SMALL, TIMES, dress, frame
+from lorakit.plots.style import COLORS, LARGE, OVER, SMALL, TIMES, dress, frame
 
 
-def draw_share(ax: Axes, trainable: int, total: int, *, concept: str = "lora") -> None:
-    """The share of a model's parameters that train, on a log scale, beside the 1% line."""
+def draw_share(
+    ax: Axes,
+    trainable: int,
+    total: int,
+    *,
+    concept: str = "lora",
+    beside: Mapping[str, float] | None = None,
+) -> None:
+    """The share of a model's parameters that train, on a log scale, beside the 1% line.
+
+    `beside` are other models' shares in percent, by name.
+    """
     percent = 100 * trainable / total
     low = next(low for low in (1e-3, 1e-4, 1e-6, 1e-12) if low <= percent / 1.5)
     high = next(high for high in (200, 2e3, 2e4, 2e12) if high >= percent * 1.5)
@@ -24,6 +34,12 @@ def draw_share(ax: Axes, trainable: int, total: int, *, concept: str = "lora") -
             ax.set_yticks([])
             dress(ax, x="share of the parameters that train (log scale)")
             ax.spines["left"].set_visible(False)
+    for place, (name, other) in enumerate(sorted((beside or {}).items(), key=lambda pair: pair[1])):
+        ax.plot([other], [0], "o", color=COLORS["base"], markersize=9)
+        above = place % 2 == 1  # by turns, to have room
+        shift = (5, 7) if above else (0, -7)
+        ax.annotate(name, (other, 0), shift, textcoords="offset points", fontsize=SMALL, bbox=OVER,
+                    ha="right" if above else "center", va="bottom" if above else "top")  # fmt: skip
     ax.plot([percent], [0], "o", color=COLORS[concept], markersize=16)
     share = f"{percent:.2g}%" if percent < 10 else f"{percent:.0f}%"
     ax.text(percent, 0.5, share, ha="center", fontsize=LARGE, weight="bold")

@@ -12,15 +12,16 @@ from lorakit.widgets.settings import choice
 class ClaimExplorer(Explorable):
     """A claim's name and the model it was judged on -> its evidence and its verdict.
 
-    `name` is that of a row of data/results/claims.json, `model` "mini" or "smollm2". Raises
-    ValueError for a claim or a model that is not there.
+    `name` is that of a row of data/results/claims.json, `model` "mini" or "smollm2". Without
+    `verdict` the words are of what was measured alone: where another question is asked of it.
+    Raises ValueError for a claim or a model that is not there.
     """
 
-    def __init__(self, name: str, model: str = "mini"):
+    def __init__(self, name: str, model: str = "mini", *, verdict: bool = True):
         found = {claim["name"]: claim for claim in claims()}
         if name not in found:
             raise ValueError(f"no claim is named {name!r}: choose one of {', '.join(found)}")
-        self.claim = found[name]
+        self.claim, self._verdict = found[name], verdict
         models = [key for key in ("mini", "smollm2") if self.claim[key]]
         if model not in models:
             known = " and ".join(models)
@@ -42,7 +43,9 @@ class ClaimExplorer(Explorable):
         with self.picture.drawing() as ax:
             draw_claim(ax, self.judged["curves"])
         seeds = self.judged["seeds"]  # none where nothing was drawn by chance
+        judged = f"{self.claim['claim']}. " if self._verdict else ""
+        judged += f"{self.model.value}: "
+        judged += f"{self.judged['verdict']}: " if self._verdict else ""
         self.picture.text = (
-            f"{self.claim['claim']}. {self.model.value}: {self.judged['verdict']}: "
-            f"{self.judged['measured']}{f' ({seeds} seeds)' if seeds else ''}"
+            f"{judged}{self.judged['measured']}{f' ({seeds} seeds)' if seeds else ''}"
         )

@@ -21,6 +21,7 @@ from lorakit.widgets.step import StepExplorer
 from lorakit.widgets.when_full_wins import WhenFullWinsExplorer
 
 RUN = Run(base="mini", task="json", rank=8, alpha=16, batch_size=16, steps=60)
+WIDER = ("smollm2-135m", "llama-3.2-1b", "llama-3-70b")
 MANNERS = replace(RUN, task="manners-dialect", batch_size=8, steps=20, heldout=32)
 
 
@@ -58,7 +59,10 @@ _ALL = [
         answer="One time the weights for gradients, two times for AdamW's means. What grows with "
         "the batch is the activations.",
         explorable=lambda: MemoryExplorer(
-            PRESETS["mini"], RUN.with_method("full"), length=80, measure=False
+            PRESETS["mini"],
+            replace(RUN.with_method("full"), batch_size=1),
+            length=80,
+            measure=False,
         ),
     ),
     Frame(
@@ -82,7 +86,7 @@ _ALL = [
         ),
         right=2,
         answer="Of a square weight it is 2 r / d: the wider the model, the smaller the share.",
-        explorable=lambda: ParametersExplorer("mini", rank=8, alpha=16),
+        explorable=lambda: ParametersExplorer("mini", rank=8, alpha=16, beside=WIDER),
     ),
     Frame(
         key="directions",
@@ -93,7 +97,7 @@ _ALL = [
         right=1,
         answer="Nobody told it to be thrifty, and it uses few: more than an adapter, "
         "a fraction of what chance would.",
-        explorable=lambda: ClaimExplorer("H10"),
+        explorable=lambda: ClaimExplorer("H10", verdict=False),
     ),
     Frame(
         key="rank",
@@ -104,7 +108,7 @@ _ALL = [
         right=1,
         answer="From rank 4 on there is no gain: five seeds of one rank differ by more than the "
         "ranks do.",
-        explorable=lambda: ClaimExplorer("H7"),
+        explorable=lambda: ClaimExplorer("H7", verdict=False),
     ),
     Frame(
         key="best-rate",
@@ -135,7 +139,7 @@ _ALL = [
         right=3,
         answer="LoRA saves gradients and optimizer state. The activations stay, and with many rows "
         "they are nearly everything.",
-        explorable=lambda: ClaimExplorer("H2"),
+        explorable=lambda: ClaimExplorer("H2", verdict=False),
     ),
     Frame(
         key="file",
@@ -145,15 +149,15 @@ _ALL = [
         options=("about 6 times", "about 60 times", "about 600 times", "about 6,000 times"),
         right=2,
         answer="So one keeps the base once, and an adapter for each task.",
-        explorable=lambda: ClaimExplorer("H3", "smollm2"),
+        explorable=lambda: ClaimExplorer("H3", "smollm2", verdict=False),
     ),
     Frame(
         key="merge",
         page="06",
         question="SmolLM2's adapter of rank 8: its delta is 0.5% as large as W. "
         "Merged in bfloat16, how much of it is rounded away?",
-        options=("a hundredth, or less", "over a quarter", "over a half", "nearly all"),
-        right=1,
+        options=("1% or less", "about 5%", "about 30%", "nearly all"),
+        right=2,
         answer="bfloat16 has 8 bits for the digits of a number: small changes of W fall between "
         "two of them. These answers hardly suffer; in 32 bits next to nothing is lost.",
         explorable=MergedExplorer,
@@ -178,7 +182,7 @@ _ALL = [
         right=2,
         answer="It was not rank. No adapter on linear layers reaches the embedding. With it rank 8 "
         "is nearly level, and so are embedding and norms alone, 4% of the parameters.",
-        explorable=lambda: ClaimExplorer("full wins, why"),
+        explorable=lambda: ClaimExplorer("full wins, why", verdict=False),
     ),
     Frame(
         key="qlora",
@@ -204,7 +208,7 @@ _ALL = [
         options=("under 50", "50 to 80", "80 to 94", "95 or more"),
         right=3,
         answer="The words were known, the form was new: a narrow task.",
-        explorable=lambda: ClaimExplorer("H5", "smollm2"),
+        explorable=lambda: ClaimExplorer("H5", "smollm2", verdict=False),
     ),
 ]
 FRAMES = {frame.key: frame for frame in _ALL}

@@ -32,8 +32,10 @@ class Job(Explorable):
     ):
         self.start = ipywidgets.Button(description="Start", button_style="primary", icon="play")
         self.stop = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
+        self.stop.add_class("job-stop")
         self.bar = ipywidgets.IntProgress(layout=ipywidgets.Layout(width="300px"))
         self.line = ipywidgets.Label("not started", layout=ipywidgets.Layout(width="100%"))
+        self.line.add_class("job-line")
         buttons = ipywidgets.HBox([self.start, self.stop, self.bar])
         super().__init__([*controls, buttons, self.line, *results], alt=alt)
         self._error: Exception | None = None

@@ -1,7 +1,7 @@
 """How many parameters train, what a variant takes on disk, and the factors beside their weights."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lorakit.adapter_file import adapter_bytes
@@ -79,9 +79,20 @@ def describe_layer(found: Parameters, lora: LoRAConfig) -> str:
 
 
 class ParametersExplorer(Explorable):
-    """Rank, alpha, targets and a model's shape -> `parameters` -> two pictures and a line."""
+    """Rank, alpha, targets and a model's shape -> `parameters` -> two pictures and a line.
 
-    def __init__(self, model: str = "mini", *, rank: int = 8, alpha: float = 16):
+    `beside` are presets whose shares stand beside the model's own, smaller.
+    """
+
+    def __init__(
+        self,
+        model: str = "mini",
+        *,
+        rank: int = 8,
+        alpha: float = 16,
+        beside: Sequence[str] = (),
+    ):
+        self.beside = tuple(beside)
         self.model = dropdown("model", [*PRESETS], model)
         self.targets = dropdown("targets", TARGETS, ALL_LINEAR)
         self.rank = slider("rank", RANKS, rank)
@@ -110,7 +121,14 @@ class ParametersExplorer(Explorable):
             # Read and counted here: whoever draws last has read last.
             lora = self.lora
             found = parameters(PRESETS[self.model.value], lora)
-            draw_share(share, found.count.trainable, found.count.total)
+            others = {
+                name: count(PRESETS[name], lora).percent
+                for name in self.beside
+                if name != self.model.value
+            }
+            draw_share(share, found.count.trainable, found.count.total, beside=others)
             draw_matrices(matrices, found.shapes, lora.rank, adapted=found.adapted)
-            self.share.text = describe(found, lora)
+            self.share.text = describe(found, lora) + "".join(
+                f" {name}: {percent:.2g}%." for name, percent in others.items()
+            )
             self.matrices.text = describe_layer(found, lora)

@@ -5,6 +5,7 @@
 
 A frame asks first. When it is revealed, the right option is marked and the explorable stands beside
 it. Explorables are made in a thread, in the order of the frames, while the first question is asked.
+Which frame is on show and what the room guessed outlive a reload of the page, where they are kept.
 Knows nothing of the lesson.
 """
 
@@ -17,12 +18,16 @@ from string import ascii_uppercase
 
 import ipywidgets
 
+from lorakit.answers import Answers
 from lorakit.plots.style import COLORS
 from lorakit.widgets.explorable import Explorable, shown
 from lorakit.widgets.settings import explain
 from lorakit.widgets.stage_page import STYLE
 
 MOST = 999  # of a room
+PLACE, COUNTS = "place", "counts/"  # keys of what is kept
+ARROWS = "\N{LEFTWARDS ARROW} \N{RIGHTWARDS ARROW}"
+KEYS_LINE = f"keys: {ARROWS} frames, A B C counts, R reveal, L run, S stop"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,19 +55,23 @@ class Frame:
 
 
 class FrameView(ipywidgets.VBox):
-    """A frame on show: its options with a count and a bar each, and what is hidden at first."""
+    """A frame on show: its options with a count and a bar each, and what is hidden at first.
 
-    def __init__(self, frame: Frame):
-        self.frame = frame
+    Counts are kept in `kept`, and begin as they are there.
+    """
+
+    def __init__(self, frame: Frame, kept: Answers):
+        self.frame, self._kept = frame, kept
         self.revealed = False
         self.counts = [
-            ipywidgets.BoundedIntText(0, min=0, max=MOST, description=letter)
-            for letter in ascii_uppercase[: len(frame.options)]
+            ipywidgets.BoundedIntText(guesses, min=0, max=MOST, description=letter)
+            for letter, guesses in zip(ascii_uppercase, self._read(), strict=False)
         ]
         for count in self.counts:
             count.continuous_update = True  # a bar grows while its count is typed
             explain(count, f"how many guess {count.description}")
-            count.observe(self.refresh, names="value")
+            count.add_class(f"stage-count-{count.description.lower()}")
+            count.observe(self._count, names="value")
         self.bars = [ipywidgets.HTML() for _ in frame.options]
         self.room = ipywidgets.HTML()
         self.answer = ipywidgets.HTML()
@@ -94,7 +103,16 @@ class FrameView(ipywidgets.VBox):
         (self.add_class if revealed else self.remove_class)("stage-revealed")
         self.refresh()
 
-    def refresh(self, change=None) -> None:
+    def _read(self) -> list[int]:
+        found = self._kept.get(COUNTS + self.frame.key)
+        none = [0] * len(self.frame.options)
+        return found if isinstance(found, list) and len(found) == len(none) else none
+
+    def _count(self, change=None) -> None:
+        self._kept.set(COUNTS + self.frame.key, [count.value for count in self.counts])
+        self.refresh()
+
+    def refresh(self) -> None:
         most = max(count.value for count in self.counts) or 1
         for place, (count, bar) in enumerate(zip(self.counts, self.bars, strict=True)):
             marked = self.revealed and place == self.frame.right
@@ -112,12 +130,15 @@ def _bar(option: str, share: float, marked: bool) -> str:
 
 
 class Stage(Explorable):
-    """Frames -> one at a time: back, reveal and next by button or key (`stage_page.KEYS`)."""
+    """Frames -> one at a time: back, reveal and next by button or key (`stage_page.KEYS`).
 
-    def __init__(self, frames: Sequence[Frame]):
+    `kept` holds which frame is on show and what the room guessed; without it, memory does.
+    """
+
+    def __init__(self, frames: Sequence[Frame], kept: Answers | None = None):
         if not frames:
             raise ValueError("a stage needs a frame, got none")
-        self.frames, self.place = tuple(frames), 0
+        self.frames, self.place, self._kept = tuple(frames), 0, kept or Answers()
         self.views: dict[int, FrameView] = {}
         self.made: dict[int, Explorable] = {}
         self.failed: dict[int, Exception] = {}
@@ -128,7 +149,9 @@ class Stage(Explorable):
         self.window = ipywidgets.VBox()
         for name in ("back", "reveal", "next", "window"):
             getattr(self, name).add_class(f"stage-{name}")
-        bar = ipywidgets.HBox([self.back, self.reveal, self.next, self.where])
+        keys = ipywidgets.Label(KEYS_LINE)
+        keys.add_class("stage-keys")
+        bar = ipywidgets.HBox([self.back, self.reveal, self.next, self.where, keys])
         super().__init__(
             [ipywidgets.HTML(STYLE), bar, self.window], alt="explorable: the teacher's screen"
         )
@@ -138,7 +161,7 @@ class Stage(Explorable):
         self.reveal.on_click(self._on_reveal)
         self._closing = threading.Event()
         self._lock = threading.Lock()  # of `made` and of what is on show: the maker is a thread
-        self.go(0)
+        self.go(self._kept.get(PLACE) or 0)
         self._maker = threading.Thread(target=self._make_all, daemon=True)
         if os.environ.get("LORAKIT_TEST") != "1":  # under test each is made when it is revealed
             self._maker.start()
@@ -152,7 +175,8 @@ class Stage(Explorable):
         """Show another frame, as it was left; beyond the first and the last there is none."""
         self.place = min(max(place, 0), len(self.frames) - 1)
         if self.place not in self.views:
-            self.views[self.place] = FrameView(self.frames[self.place])
+            self.views[self.place] = FrameView(self.frames[self.place], self._kept)
+        self._kept.set(PLACE, self.place)
         self.window.children = (self.view,)
         self._tell()
 

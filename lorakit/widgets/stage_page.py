@@ -1,7 +1,8 @@
 """How a stage looks on a page, and its keys: what the browser does by itself.
 
 Sizes are for a wall of 1280 x 720 pixels; a larger one enlarges everything, letters and pictures
-alike, by the same factor. An explorable that is taller than the wall is shrunk until it fits.
+alike, by the same factor. An explorable has its controls side by side, where two fit into a row,
+and is shrunk until it fits if it is still taller than the wall.
 """
 
 WALL = 1280, 720
@@ -9,9 +10,10 @@ PANE = 905  # pixels of the wall's width that an explorable has
 SMALLEST = 0.6  # below that letters could not be read: the rest is scrolled to
 
 STYLE = """<style>
-.stage { --jp-widgets-font-size: 14px; zoom: var(--stage-zoom, 1); overflow: hidden;
-    width: var(--stage-width, 100%); height: var(--stage-height, auto); padding: 6px 14px;
-    box-sizing: border-box; }
+.stage { --jp-widgets-font-size: 16px; zoom: var(--stage-zoom, 1); overflow: hidden;
+    position: fixed; top: 0; left: 0; width: var(--stage-width, 100%);
+    height: var(--stage-height, auto); padding: 6px 14px; box-sizing: border-box; }
+.stage-keys { margin-left: auto; flex: 0 0 auto; }
 .stage-window { flex: 1 1 0; min-height: 0; }
 .stage-frame, .stage-frame > .widget-hbox { height: 100%; width: 100%; }
 .stage-asked { flex: 1 1 0; overflow: auto; padding-right: 8px; --jp-widgets-font-size: 28px;
@@ -28,7 +30,14 @@ STYLE = """<style>
 .stage-pane { display: none; }
 .stage-revealed .stage-pane { display: flex; flex: 0 0 PANEpx; overflow: auto; }
 .stage-pane > .widget-vbox, .stage-pane > .widget-vbox > * { flex: 0 0 auto; }
-.stage-pane > .widget-vbox { width: PANEpx; }
+.stage-pane > .widget-vbox { width: PANEpx; flex-flow: row wrap; align-content: flex-start;
+    align-items: center; }
+.stage-pane > .widget-vbox > .widget-vbox { width: 100%; }
+.stage-pane > .widget-vbox > .widget-html { width: 100%; min-height: 0 !important; }
+.stage-pane .job-line { width: auto !important; flex: 1 1 0 !important; }
+.stage-pane .widget-toggle-buttons { width: auto; flex-flow: row nowrap; }
+.stage-pane .widget-label { min-width: max-content; }
+.stage-pane .jupyter-widgets.figure-words { font-size: 19px; line-height: 1.35; }
 .stage-revealed .stage-asked { --jp-widgets-font-size: 17px; --jp-widgets-inline-height: 30px; }
 .stage-revealed .stage-asked h2 { font-size: 22px; margin: 4px 0 8px; }
 .stage-revealed .stage-asked > .widget-hbox { margin-bottom: 4px; }
@@ -67,7 +76,8 @@ const shrinking = setInterval(shrink, 200);  // an explorable grows while it run
 window.stageKeys.signal.addEventListener("abort", () => clearInterval(shrinking));
 const EVERYWHERE = {PageDown: ".stage-next", PageUp: ".stage-back"};
 const ARROWS = {ArrowRight: ".stage-next", ArrowLeft: ".stage-back"};
-const LETTERS = {r: ".stage-reveal", l: ".stage-revealed .stage-pane button.mod-primary"};
+const LETTERS = {r: ".stage-reveal", l: ".stage-revealed .stage-pane button.mod-primary",
+    s: ".stage-revealed .stage-pane button.job-stop"};
 addEventListener("keydown", event => {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     const at = event.target;
@@ -76,10 +86,14 @@ addEventListener("keydown", event => {
     const field = at.isContentEditable || at.closest("input, select, textarea");
     const key = EVERYWHERE[event.key] ?? (field && !number ? null : LETTERS[event.key])
         ?? (field || at.closest(".noUi-handle") ? null : ARROWS[event.key]);
-    if (!key) return;
+    const count = field && !number ? null : document.querySelector(
+        `.stage-asked .stage-count-${CSS.escape(event.key)} input`);
+    if (!key && !count) return;
     event.preventDefault();
     event.stopPropagation();
-    document.querySelector(key)?.click();
+    if (key) return document.querySelector(key)?.click();
+    count.focus();
+    count.select();
 }, until);
 """
 for name, number in {"WIDTH": WALL[0], "HEIGHT": WALL[1], "SMALLEST": SMALLEST}.items():

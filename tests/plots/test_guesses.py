@@ -3,7 +3,7 @@
 import pytest
 from drawings import drawn, inked, texts
 
-from lorakit.plots import draw_guesses, figure
+from lorakit.plots import figure
 from lorakit.plots.guesses import (
     draw_guessed_curve,
     draw_guessed_number,
@@ -25,58 +25,24 @@ def marks(ax) -> dict[str, list]:
     return {line.get_marker(): [*zip(*line.get_data(), strict=True)] for line in ax.lines}
 
 
-# A room
-
-
-def test_a_bar_is_as_long_as_there_are_guesses_and_the_right_one_is_named(ax):
-    draw_guesses(ax, {"A": 3, "B": 1200, "C": 0}, right="B")
-    assert [bar.get_width() for bar in ax.patches] == [3, 1200, 0]
-    assert [text.get_text() for text in ax.texts] == ["3", "1,200, right", ""]
-    assert ax.get_xlabel() == "guesses"
-    wrong, right, other = (bar.get_edgecolor() for bar in ax.patches)
-    assert wrong == other != right
-
-
-def test_before_the_result_no_bar_is_right(ax):
-    draw_guesses(ax, {"A": 3, "B": 1}, right=None)
-    assert "right" not in " ".join(texts(ax))
-    assert {bar.get_edgecolor() for bar in ax.patches} == {ax.patches[0].get_edgecolor()}
-
-
-def test_guesses_are_whole_so_their_ticks_are(ax):
-    draw_guesses(ax, {"A": 1, "B": 2}, right=None)
-    assert all(tick == int(tick) for tick in ax.get_xticks())
-
-
-def test_a_room_that_has_not_guessed_yet_is_drawn(ax):
-    draw_guesses(ax, {"A": 0, "B": 0}, right="A")
-    assert ax.get_xlim()[1] >= 1
-
-
-def test_the_first_option_is_the_uppermost(ax):
-    draw_guesses(ax, {"A": 1, "B": 1}, right=None)
-    low, high = ax.get_ylim()
-    assert low > high
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["A", "B"]
-
-
-# One student
-
-
 @pytest.mark.parametrize(
-    ("guess", "right", "notes"),
+    ("guess", "right", "found"),
     [
-        (None, None, ["", "", ""]),
-        ("A", None, ["your guess", "", ""]),
-        ("A", "B", ["your guess", "right", ""]),
-        ("B", "B", ["", "your guess, right", ""]),
-        (None, "B", ["", "right", ""]),
+        (None, None, {}),
+        ("A", None, {"o": [(0, 0)]}),
+        ("A", "B", {"o": [(0, 0)], "D": [(1, 1)]}),
+        ("B", "B", {"o": [(0, 1)], "D": [(1, 1)]}),
+        (None, "B", {"D": [(1, 1)]}),
     ],
 )
-def test_the_guessed_option_and_the_right_one_are_named(ax, guess, right, notes):
+def test_the_guessed_option_and_the_right_one_are_marked_in_their_rows(ax, guess, right, found):
     draw_guessed_option(ax, OPTIONS, guess, right)
-    assert [text.get_text() for text in ax.texts] == notes
-    assert [bar.get_width() for bar in ax.patches] == [int(o == guess) for o in OPTIONS]
+    assert marks(ax) == found
+    words = {"o": "your guess", "D": "right"}
+    assert [text.get_text() for text in ax.texts] == [words[mark] for mark in found]
+    low, high = ax.get_ylim()
+    assert low > high, "the first option is the uppermost"
+    assert [label.get_text() for label in ax.get_yticklabels()] == [*OPTIONS]
 
 
 def test_a_dollar_is_a_dollar():

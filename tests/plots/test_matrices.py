@@ -70,6 +70,14 @@ def test_the_trained_share_stands_on_a_log_axis_beside_the_1_percent_line(ax):
     assert ax.get_xscale() == "log"
 
 
+def test_other_models_shares_stand_beside_it_by_their_names(ax):
+    draw_share(ax, 94, 1000, beside={"wide": 1.8, "wider": 0.46})
+    _, *others, own = ax.lines
+    assert [list(dot.get_xdata()) for dot in others] == [[0.46], [1.8]]
+    assert {"wide", "wider", "9.4%"} < set(texts(ax))
+    assert others[0].get_color() != own.get_color()
+
+
 @pytest.mark.parametrize("trainable", [1, 10**9, 2 * 10**9])
 def test_any_share_lies_within_the_axis(ax, trainable):
     draw_share(ax, trainable, 10**9)

@@ -105,7 +105,8 @@ def test_a_curve_is_drawn_by_arrow_keys(page):
     cell.click("Keep my guess")
     page.cell("ranks.reveal").expect_picture_text(
         "you said 1: 0.5, 8: 0.55, the result is 1: 0.5, 8: 1: "
-        "off by 0.225 (median of 2 points), by 0.45 at 8"
+        "off by 0.225 (median of 2 points), by 0.45 at 8; "
+        "from 1 to 8 yours rises by 0.05, the result rises by 0.5"
     )
 
 

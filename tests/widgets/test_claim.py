@@ -15,6 +15,11 @@ def test_every_claim_is_drawn_with_its_verdict_and_its_numbers(name):
     assert explorer.judged["measured"] in explorer.picture.text
 
 
+def test_without_its_verdict_it_says_what_was_measured_and_no_more():
+    explorer = ClaimExplorer("H10", verdict=False)
+    assert explorer.picture.text == f"mini: {explorer.judged['measured']} (6 seeds)"
+
+
 def test_the_other_model_is_another_picture_there_and_back():
     explorer = ClaimExplorer("H5")
     assert_moves(explorer, explorer.model, "smollm2", explorer.pictures)

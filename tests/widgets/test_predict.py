@@ -440,7 +440,8 @@ def test_the_replay_lists_every_guess_beside_its_result():
             "How does it go on?",
             "1: 0.5, 8: 0.5, 64: 0.75",
             "1: 0.25, 8: 0.5, 64: 1",
-            "off by 0.25 (median of 3 points), by 0.25 at 1",
+            "off by 0.25 (median of 3 points), by 0.25 at 1; "
+            "from 1 to 64 yours rises by 0.25, the result rises by 0.75",
         ],
         ["How much at the peak?", "40 MB", "10 MB", "4.0 times too high"],
     ]

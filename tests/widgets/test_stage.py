@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from lorakit.answers import Answers
 from lorakit.widgets import Handshake
 from lorakit.widgets.stage import Frame, Stage
 from lorakit.widgets.stage_page import KEYS, STYLE
@@ -73,6 +74,25 @@ def test_questions_options_and_answers_are_letters_and_no_html(stage):
     stage.reveal.click()
     assert "all &amp; more" in stage.view.bars[2].value
     assert stage.view.answer.value == "<p>Half &gt; none.</p>"
+
+
+def test_counts_and_the_frame_on_show_are_found_again_by_a_page_that_is_opened_anew(tmp_path):
+    room = tmp_path / "room.json"
+    stage = Stage(frames(Handshake, Handshake), Answers(room))
+    stage.next.click()
+    stage.view.counts[1].value = 7
+    again = Stage(frames(Handshake, Handshake), Answers(room))
+    assert again.place == 1
+    assert [count.value for count in again.view.counts] == [0, 7, 0]
+    assert again.view.text == "7 guesses: A 0, B 7, C 0"
+    again.back.click()
+    assert again.view.text == "no guesses yet"
+
+
+def test_counts_of_another_number_of_options_are_not_those_of_this_frame():
+    kept = Answers()
+    kept.set("counts/0", [1, 2])
+    assert [count.value for count in Stage(frames(Handshake), kept).view.counts] == [0, 0, 0]
 
 
 # Reveal
@@ -228,6 +248,11 @@ def test_closed_it_makes_no_more(on_a_page):
 # The page
 
 
+def test_every_count_has_its_letter_as_a_key(stage):
+    for letter, count in zip("abc", stage.view.counts, strict=True):
+        assert f"stage-count-{letter}" in count._dom_classes
+
+
 @pytest.mark.parametrize("name", ["next", "back", "reveal"])
 def test_every_key_has_its_button(stage, name):
     assert f"stage-{name}" in getattr(stage, name)._dom_classes
@@ -240,5 +265,5 @@ def test_the_style_speaks_of_classes_that_are_there(stage):
     widgets = [stage, stage.window, stage.view, stage.view.pane]
     widgets += stage.view.children[0].children
     there = {name for widget in widgets for name in widget._dom_classes}
-    there |= set(re.findall(r'class="([\w-]+)', stage.view.bars[0].value))
+    there |= set(re.findall(r'class="([\w-]+)', stage.view.bars[0].value)) | {"stage-keys"}
     assert used <= there
