@@ -45,6 +45,12 @@ def point(x: float | str, values: Iterable[float]) -> Point:
     return x, round(mean(seen), 5), round(min(seen), 5), round(max(seen), 5)
 
 
+def ratio(x: float | str, values: Sequence[float], others: Sequence[float]) -> Point:
+    """The mean of `values` over that of `others`; the spread is that of the seeds' own ratios."""
+    apart = [value / other for value, other in zip(values, others, strict=True)]
+    return x, *(round(r, 5) for r in (mean(values) / mean(others), min(apart), max(apart)))
+
+
 def listed(values: Sequence[float], digits: int = 2) -> str:
     """0.12, 0.3, 4 and so on, as a sentence has them."""
     return ", ".join(f"{value:.{digits}f}" for value in values)

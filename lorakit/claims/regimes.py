@@ -11,7 +11,7 @@ from lorakit.claims.evidence import (
     seeds,
     validation_loss,
 )
-from lorakit.claims.finding import UNKNOWN, Curves, Finding, Lines, decided, listed, point
+from lorakit.claims.finding import UNKNOWN, Curves, Finding, Lines, decided, listed, point, ratio
 from lorakit.claims.learning import NARROW
 from lorakit.grids import DEPTHS
 
@@ -29,7 +29,7 @@ def full_wins() -> Finding:
             full = losses(best(kinds.pop("full")))
             tuned = {name: best(of_kind) for name, of_kind in kinds.items()}
             lora = losses(tuned[min(tuned, key=lambda name: validation_loss(tuned[name]))])
-            lines[task].append(point(size, [a / b for a, b in zip(lora, full, strict=True)]))
+            lines[task].append(ratio(size, lora, full))
     n = seeds(grid("data"))
     told = {task: [p[1] for p in line] for task, line in lines.items()}
 
@@ -90,7 +90,7 @@ def batch_gap() -> Finding:
         full = losses(best(kinds["full"]))
         for name in lines:
             lora = losses(best(kinds[name]))
-            lines[name].append(point(batch_size, [a / b for a, b in zip(lora, full, strict=True)]))
+            lines[name].append(ratio(batch_size, lora, full))
     first, last = ({name: lines[name][end][1] for name in lines} for end in (0, -1))
     ends = [
         f"{name} at {batch_size}"

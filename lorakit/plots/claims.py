@@ -51,6 +51,7 @@ def draw_claim(ax: Axes, curves: Mapping[str, Any]) -> None:
         ax.set_xlim(-0.6, len(names) - 0.4)
     ax.grid(axis="y", color="#e8e8e8")
     ax.set_axisbelow(True)
-    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(lines)}
+    columns = len(lines) if len(lines) < 4 else 2
+    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": columns}
     dress(ax, x=curves["x"], y=curves["y"], **above)
     ax.tick_params(labelsize=SMALL)

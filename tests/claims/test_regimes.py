@@ -3,6 +3,7 @@
 import pytest
 
 from lorakit.claims import FAILS, HOLDS, UNKNOWN, directions, evidence, regimes
+from lorakit.claims.finding import ratio
 
 
 def change(monkeypatch, rows: list[dict], loss: float) -> None:
@@ -59,3 +60,8 @@ def test_a_rank_is_high_or_not_where_chance_could_be(monkeypatch, full, chance, 
         if row["method"] == "full":
             monkeypatch.setitem(row, "rank_90", full)
     assert directions.full_is_high_rank("mini").verdict == verdict
+
+
+def test_a_ratio_is_that_of_the_means_and_its_spread_that_of_the_seeds():
+    assert ratio(32, [1.0, 3.0], [1.0, 1.0]) == (32, 2, 1, 3)
+    assert ratio(32, [2.0, 2.0], [0.01, 3.99]) == (32, 1, 0.50125, 200), "no seed outweighs all"
