@@ -77,3 +77,35 @@ def test_nothing_compared_is_a_time_or_a_trained_number(path):
     )
     assert " s left" not in text
     assert "seconds" not in text
+
+
+GUESS = re.compile(r"^(\w+) = (?:widgets\.)?(?:Choice|Number|Sketch)\(", re.M)
+
+
+def answers(path: Path) -> list[list]:
+    """For each guess the cells of code from it, without it, to the text after its result."""
+    cells = nbformat.read(path, as_version=4).cells
+    found = []
+    for place, cell in enumerate(cells):
+        for name in GUESS.findall(cell.source) if cell.cell_type == "code" else ():
+            after = cells[place + 1 :]
+            result = next(n for n, other in enumerate(after) if f"{name}.reveal(" in other.source)
+            text = next(
+                n for n, other in enumerate(after) if n > result and other.cell_type != "code"
+            )
+            found.append([other for other in after[:text] if other.cell_type == "code"])
+    return found
+
+
+def test_the_cell_that_reveals_says_nothing_else(path):
+    revealing = [cell.source for cell in code(path) if ".reveal(" in cell.source]
+    assert len(revealing) == len(answers(path))
+    assert not [source for source in revealing if "print(" in source]
+    assert all(".reveal(" in source.splitlines()[-1] for source in revealing)
+
+
+def test_what_answers_a_guess_is_folded_until_it_is_run(path):
+    for cells in answers(path):
+        for cell in cells:
+            folded = cell.metadata.get("jupyter", {}).get("outputs_hidden", False)
+            assert folded != bool(GUESS.search(cell.source)), cell.source
