@@ -223,8 +223,12 @@ def spectra(model: Llama, base: str) -> list[Spectrum]:
 
     def spectrum(name: str, weight: Tensor, values: Tensor) -> Spectrum:
         out_features, in_features = weight.shape
-        shape = (out_features, in_features)
-        return Spectrum(layer=name, shape=shape, values=tuple(values.tolist()))
+        return Spectrum(
+            layer=name,
+            shape=(out_features, in_features),
+            values=tuple(values.tolist()),
+            base_norm=weight.float().norm().item(),
+        )
 
     if layers := lora_layers(model):
         return [
@@ -239,7 +243,7 @@ def spectra(model: Llama, base: str) -> list[Spectrum]:
     return [
         spectrum(
             name,
-            layer.weight,
+            before[name].weight,
             singular_values(layer.weight - before[name].weight.to(layer.weight)),
         )
         for name, layer in target_layers(model, ALL_LINEAR).items()

@@ -131,11 +131,15 @@ def stable_rank(values: Values) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Spectrum:
-    """One layer's singular values, largest first; `shape` is that of its weight, (out, in)."""
+    """One layer's singular values, largest first; `shape` is that of its weight, (out, in).
+
+    `base_norm` is the Frobenius norm of the weight that was changed, where that is known.
+    """
 
     layer: str
     shape: tuple[int, int]
     values: tuple[float, ...]
+    base_norm: float | None = None
 
     def __post_init__(self):
         if not 1 <= len(self.values) <= min(self.shape):
@@ -153,6 +157,11 @@ class Spectrum:
     def norm(self) -> float:
         """The Frobenius norm of the matrix."""
         return math.hypot(*self.values)
+
+    @property
+    def relative(self) -> float | None:
+        """The norm over that of the weight that was changed; None where that is unknown or zero."""
+        return self.norm / self.base_norm if self.base_norm else None
 
     @property
     def random(self) -> tuple[float, ...]:

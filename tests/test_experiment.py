@@ -56,6 +56,8 @@ def test_the_spectrum_is_that_of_what_the_weights_changed_by(either, tiny_base):
     torch.testing.assert_close(
         torch.tensor(found.values[: either.rank]), expected, rtol=1e-3, atol=1e-6
     )
+    assert found.base_norm == pytest.approx(base.norm().item(), rel=0.01)  # also of 4 bits
+    assert found.relative == pytest.approx((delta.norm() / base.norm()).item(), rel=0.01)
     assert len(result.spectra) == 14
 
 

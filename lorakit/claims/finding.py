@@ -48,7 +48,8 @@ def point(x: float | str, values: Iterable[float]) -> Point:
 def ratio(x: float | str, values: Sequence[float], others: Sequence[float]) -> Point:
     """The mean of `values` over that of `others`; the spread is that of the seeds' own ratios."""
     apart = [value / other for value, other in zip(values, others, strict=True)]
-    return x, *(round(r, 5) for r in (mean(values) / mean(others), min(apart), max(apart)))
+    middle = mean(values) / mean(others)
+    return x, round(middle, 5), round(min(apart), 5), round(max(apart), 5)
 
 
 def listed(values: Sequence[float], digits: int = 2) -> str:

@@ -103,7 +103,10 @@ class SpectrumExplorer(Explorable):
         for picture, result in zip(self.maps, results, strict=True):
             with picture.drawing() as ax:
                 draw_layers(ax, result.spectra, concept=result.run.method)
-            picture.text = f"{result.run.method}: the norm of each layer's delta, as trained"
+            picture.text = (
+                f"{result.run.method}: the norm of each layer's delta, over that of its weight; "
+                "as trained"
+            )
         self.refresh()
 
     @property

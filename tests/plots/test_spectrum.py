@@ -99,6 +99,16 @@ def test_the_map_holds_the_norm_of_every_layer(ax, spectra, concept, name):
     assert "norm of the change" in texts(ax)
 
 
+def test_beside_weights_of_known_norms_the_map_holds_shares_of_them(ax, spectra):
+    known = [replace(spectrum, base_norm=4 * spectrum.norm) for spectrum in spectra]
+    known[4] = replace(known[4], base_norm=2 * known[4].norm)
+    draw_layers(ax, known, concept="full")
+    shares = ax.images[0].get_array()
+    assert shares[2, 0] == pytest.approx(0.5) and shares[1, 1] == pytest.approx(0.25)
+    assert {"50.0%", "25.0%", "norm of the change, over that of W"} < set(texts(ax))
+    assert ax.get_title() == "full fine-tuning: q_proj of layer 2 changed most"
+
+
 def test_the_two_methods_maps_have_different_colors(spectra):
     full, lora = (
         drawn(lambda ax, concept=concept: draw_layers(ax, spectra, concept=concept))
