@@ -7,6 +7,7 @@ that a high rank learns no slower.
 """
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -146,6 +147,7 @@ class RankAlphaExplorer(Job):
         earlier = [trial for trial in self.trials if trial.ended and trial.run != run]
         trial = Trial(run)
         self.trials = [*earlier[-KEPT:], trial]
+        began = time.monotonic()
         while training.position < run.steps and not self.stopping():
             try:
                 record = training.step(stop=self.stopping)
@@ -156,7 +158,10 @@ class RankAlphaExplorer(Job):
                 break
             trial.changes.append(change())
             trial.losses.append(record.loss)
-            self.show(Progress(stage="training", done=training.position, total=run.steps))
+            done = training.position
+            left = (time.monotonic() - began) / done * (run.steps - done)
+            progress = Progress(stage="training", done=done, total=run.steps, seconds_left=left)
+            self.show(progress)
             if self.due():
                 self._draw()
         self._draw()

@@ -1,5 +1,6 @@
 """What the lesson's frames call right is what was counted or measured; every one can be shown."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -163,6 +164,24 @@ def test_they_follow_the_pages():
     pages = [frame.page for frame in FRAMES.values()]
     assert pages == sorted(pages)
     assert 8 <= len(pages) <= 15
+
+
+def test_the_plan_for_a_class_has_every_frame_and_its_page():
+    plan = (NOTEBOOKS / "TEACHING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \d:\d\d \| (\d+) \| (\d\d) \|", plan, re.M)
+    frames = enumerate(FRAMES.values(), start=1)
+    assert rows == [(str(place), frame.page) for place, frame in frames]
+
+
+def test_the_plan_quotes_options_as_they_stand():
+    plan = (NOTEBOOKS / "TEACHING.md").read_text(encoding="utf-8")
+    said = {
+        int(row): set(re.findall(r"\*([^*]+)\*:", cell))
+        for row, cell in re.findall(r"^\| \d:\d\d \| (\d+) \|.*\|([^|]*)\|$", plan, re.M)
+    }
+    for place, frame in enumerate(FRAMES.values(), start=1):
+        wrong = [option for n, option in enumerate(frame.options) if n != frame.right]
+        assert all(any(words in option for option in wrong) for words in said[place]), place
 
 
 def test_no_place_is_right_too_often():
