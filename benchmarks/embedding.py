@@ -37,10 +37,10 @@ LORA = replace(FULL, method="lora", rank=8, alpha=16.0)
 ARMS = [  # what trains, the run, its rates
     ("linear layers", FULL, (1e-3, 2e-3, 4e-3, 8e-3)),
     ("rank 8 and the rest", LORA, (2e-3, 5e-3, 1e-2, 2e-2)),
-    ("the rest", FULL, (2e-3, 5e-3, 1e-2, 2e-2)),
-    ("linear layers", replace(FULL, task="json"), (5e-4, 1e-3, 2e-3)),
-    ("rank 8 and the rest", replace(LORA, task="json"), (1e-3, 2e-3, 5e-3)),
-    ("the rest", replace(FULL, task="json"), (2e-3, 5e-3, 1e-2)),
+    ("the rest", FULL, (2e-3, 5e-3, 1e-2, 2e-2, 4e-2, 8e-2)),
+    ("linear layers", replace(FULL, task="json"), (1.25e-4, 2.5e-4, 5e-4, 1e-3, 2e-3)),
+    ("rank 8 and the rest", replace(LORA, task="json"), (2.5e-4, 5e-4, 1e-3, 2e-3, 5e-3)),
+    ("the rest", replace(FULL, task="json"), (5e-4, 1e-3, 2e-3, 5e-3, 1e-2)),
 ]
 
 

@@ -124,7 +124,7 @@ def how_far(guess: float, result: float, unit: str = "") -> str:
 
 
 def how_far_apart(guess: Curve, result: Curve, unit: str = "", *, log: bool = False) -> str:
-    """How far apart two curves typically are where both have points, and where most.
+    """How far apart two curves typically are where both have points, where most, and their ways.
 
     With `log` by the factor between them, of points above zero; empty if there is nothing to say.
     """
@@ -144,9 +144,10 @@ def how_far_apart(guess: Curve, result: Curve, unit: str = "", *, log: bool = Fa
         return off
     first, *_, last = pairs
     ways = [pairs[last][side] - pairs[first][side] for side in (0, 1)]
+    level = math.log(SAME) if log else 1e-9 * max(abs(y) for pair in pairs.values() for y in pair)
     yours, found = (
         f"{'rises' if way > 0 else 'falls'} {'' if log else 'by '}{_gap(abs(way), unit, log=log)}"
-        if way
+        if abs(way) > level
         else "stays level"
         for way in ways
     )

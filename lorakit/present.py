@@ -44,8 +44,8 @@ OWN = (
 def open_stage(options: Sequence[str]) -> int:
     """Serve the lesson's frames until Ctrl-C; `options` go to Voila, whose exit code it returns.
 
-    Listens on 127.0.0.1 and keeps a token, unless the options say otherwise. The page runs its cell
-    whenever it is opened, and finds the frame and the room's counts as they were left.
+    Listens on 127.0.0.1 and keeps a token, unless the options, spelt as in `OWN`, say otherwise.
+    The page runs its cell whenever it is opened, and finds frame and counts as they were left.
     """
     print("Voila prints its address below: open it by hand if no browser opens", flush=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -82,6 +82,13 @@ def test_nothing_compared_is_a_time_or_a_trained_number(path):
 GUESS = re.compile(r"^(\w+) = (?:widgets\.)?(?:Choice|Number|Sketch)\(", re.M)
 
 
+# What these print between a guess and its result does not tell the result.
+HARMLESS = (
+    *("shares = sorted(", "short = replace(", "shape, lora = ", "print(*shows", "result = "),
+    *("def best(", "rank_1 = ["),
+)
+
+
 def answers(path: Path) -> list[list]:
     """For each guess the cells of code from it, without it, to the text after its result."""
     cells = nbformat.read(path, as_version=4).cells
@@ -102,6 +109,14 @@ def test_the_cell_that_reveals_says_nothing_else(path):
     assert len(revealing) == len(answers(path))
     assert not [source for source in revealing if "print(" in source]
     assert all(".reveal(" in source.splitlines()[-1] for source in revealing)
+
+
+def test_nothing_tells_a_result_between_the_guess_and_its_reveal(path):
+    for cells in answers(path):
+        end = next(n for n, cell in enumerate(cells) if ".reveal(" in cell.source)
+        for cell in cells[:end]:
+            tells = "print(" in cell.source or "Image(" in cell.source
+            assert not tells or cell.source.startswith(HARMLESS), cell.source
 
 
 def test_what_answers_a_guess_is_folded_until_it_is_run(path):

@@ -85,6 +85,10 @@ def test_curves_meet_only_where_both_have_points():
         "off by 1.5 (median of 2 points), by 3 at 1; "
         "from 0 to 1 yours rises by 1, the result rises by 4"
     )
+    falls = how_far_apart(curve(3, 2, 0.3), curve(1, 1, 0.1 + 0.2 + 0.7))
+    assert falls.endswith("from 0 to 2 yours falls by 2.7, the result stays level")
+    near = how_far_apart(curve(4, 1), curve(0.056, 0.0561), log=True)
+    assert near.endswith("from 0 to 1 yours falls 4.0 times, the result stays level")
     assert how_far_apart(curve(1), curve(3, 5)) == "off by 2 (median of 1 points), by 2 at 0"
     assert how_far_apart(curve(1), (("other", 2.0),)) == ""
     assert how_far_apart(curve(0, 2), curve(1, 2), log=True) == "right"

@@ -31,6 +31,7 @@ def test_voila_serves_a_page_to_this_machine_alone_and_keeps_a_token(heard):
     assert command[:3] == [sys.executable, "-m", "voila"]
     assert {"--Voila.ip=127.0.0.1", "--token", "--template=stage"} < {*command}
     assert "--MappingKernelManager.cull_idle_timeout=300" in command
+    assert "--MappingKernelManager.cull_interval=30" in command
     assert command[-3:-1] == ["--port", "9999"]
     assert environment["JUPYTER_PATH"] == str(Path(command[-1]).parent)
     assert files == ["conf.json", "index.html.j2", "lesson.ipynb"]
@@ -57,6 +58,7 @@ def test_the_page_is_one_cell_that_a_notebook_can_hold(tmp_path):
     nbformat.validate(page)
     assert [cell.source for cell in page.cells] == [CELL]
     compile(CELL, "the cell", "exec")
+    assert 'Answers(Path("room.json"))' in CELL, "beside the page, and gone with it"
 
 
 def test_the_template_is_voila_s_own_and_asks_no_network(tmp_path):

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 
-Point = tuple[float | str, float, float, float]  # x (may be words), mean, lowest, highest
+Point = tuple[
+    float | str, float, float, float
+]  # x (may be words), mean or ratio of means, lowest, highest
 Lines = dict[str, list[Point]]
 
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot tell"

@@ -39,7 +39,7 @@ def full_wins() -> Finding:
     return Finding(
         "loss of LoRA's best rank over that of full, from 32 to 12,800 examples: "
         + "; ".join(f"{task} {listed(values)}" for task, values in told.items())
-        + f" (best rate at an end of the three tried in {ends} of {cells} cells)",
+        + f" (best rate at an end of those tried in {ends} of {cells} cells)",
         decided(told["deep"][-1] > told["deep"][0] and deepest, n),
         n,
         "sweeps/data.json",
@@ -102,7 +102,7 @@ def batch_gap() -> Finding:
     return Finding(
         "loss of LoRA over that of full, from batches of 8 to 128: "
         + ", ".join(f"{name} {first[name]:.2f} to {last[name]:.2f}" for name in lines)
-        + f" (best rate at an end of those tried: {', '.join(ends)})",
+        + (f" (best rate at an end of those tried: {', '.join(ends)})" if ends else ""),
         UNKNOWN if ends else decided(all(first[name] < last[name] for name in lines), n),
         n,
         "sweeps/batch.json",

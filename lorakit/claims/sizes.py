@@ -45,10 +45,11 @@ def vram(base: str) -> Finding:
 
     batches = (1, 8, 32)
     saved = 1 - left(base, 1)
-    names = {"mini": "mini", "30m": "30M parameters", "smollm2-135m": "smollm2-135m"}
     lines: Lines = {
-        name: [point(batch, [left(model, batch)]) for batch in batches]
-        for model, name in names.items()
+        {"30m": "30M parameters"}.get(model, model): [
+            point(batch, [left(model, batch)]) for batch in batches
+        ]
+        for model in ("mini", "30m", "smollm2-135m")
     }
     return Finding(
         f"rank 4 takes {left(base, 1):.0%} of full fine-tuning's peak with 1 row, "

@@ -14,7 +14,7 @@ NAMED = {"random": COLORS["random"], "full": COLORS["full"]}
 
 
 def draw_claim(ax: Axes, curves: Mapping[str, Any]) -> None:
-    """`curves` has x, y, log (of x, of y) and lines: by name, points (x, mean, lowest, highest).
+    """`curves` has x, y, log (of x, of y) and lines: by name, points (x, middle, lowest, highest).
 
     Where x are words the points stand in their order, not joined: nothing lies between them.
     """

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
+from lorakit.plots.curves import mixed
 from lorakit.plots.style import COLORS, LARGE, OVER, SMALL, TIMES, dress, frame
 
 
@@ -23,23 +24,22 @@ def draw_share(
     percent = 100 * trainable / total
     low = next(low for low in (1e-3, 1e-4, 1e-6, 1e-12) if low <= percent / 1.5)
     high = next(high for high in (200, 2e3, 2e4, 2e12) if high >= percent * 1.5)
-    with frame(ax, low, high) as bare:
+    with frame(ax, low, high, bool(beside)) as bare:
         if bare:
             ax.axvline(1, color="black", linewidth=1.5, linestyle="--")
             ax.text(1, 0.8, " 1%", fontsize=SMALL)
             ax.set_xscale("log")
             ax.set_xlim(low, high)
-            ax.set_ylim(-1, 1.6)
+            ax.set_ylim(-1.8 if beside else -1, 1.6)
             ax.xaxis.set_major_formatter("{x:g}%")
             ax.set_yticks([])
             dress(ax, x="share of the parameters that train (log scale)")
             ax.spines["left"].set_visible(False)
     for place, (name, other) in enumerate(sorted((beside or {}).items(), key=lambda pair: pair[1])):
-        ax.plot([other], [0], "o", color=COLORS["base"], markersize=9)
-        above = place % 2 == 1  # by turns, to have room
-        shift = (5, 7) if above else (0, -7)
-        ax.annotate(name, (other, 0), shift, textcoords="offset points", fontsize=SMALL, bbox=OVER,
-                    ha="right" if above else "center", va="bottom" if above else "top")  # fmt: skip
+        ax.plot([other], [0], "o", color=mixed(COLORS[concept], "white", 0.5), markersize=9)
+        lower = -19 if place % 2 else -7  # by turns, to have room
+        ax.annotate(name, (other, 0), (0, lower), textcoords="offset points", fontsize=SMALL,
+                    ha="center", va="top", bbox=OVER)  # fmt: skip
     ax.plot([percent], [0], "o", color=COLORS[concept], markersize=16)
     share = f"{percent:.2g}%" if percent < 10 else f"{percent:.0f}%"
     ax.text(percent, 0.5, share, ha="center", fontsize=LARGE, weight="bold")

@@ -65,15 +65,15 @@ def draw_spectrum(ax: Axes, runs: Mapping[str, Sequence[Spectrum]], *, cut: int)
 
 
 def draw_layers(ax: Axes, spectra: Sequence[Spectrum], *, concept: str = "lora") -> None:
-    """Where the change went: the norm of every layer's delta, by depth and projection.
+    """Where the change went: every layer's delta, by depth and projection, relative to its weight.
 
-    Relative to the weight that was changed, where all of these are known.
+    Norms over norms. A spectrum whose `base_norm` is unknown, or zero, is left out; raises
+    ValueError if all are.
     """
-    known = all(spectrum.relative is not None for spectrum in spectra)
-    cells = {
-        _cell(spectrum.layer): (spectrum.relative or 0.0) if known else spectrum.norm
-        for spectrum in spectra
-    }
+    sizes = {_cell(spectrum.layer): spectrum.relative for spectrum in spectra}
+    cells = {cell: size for cell, size in sizes.items() if size is not None}
+    if not cells:
+        raise ValueError("no spectrum has the norm of its weight: give each its base_norm")
     rows = sorted({row for row, _ in cells})
     columns = list(dict.fromkeys(column for _, column in cells))
     norms = np.array([[cells.get((row, column), np.nan) for column in columns] for row in rows])
@@ -86,11 +86,11 @@ def draw_layers(ax: Axes, spectra: Sequence[Spectrum], *, concept: str = "lora")
     if len(rows) <= 8:  # room for numbers
         for (row, column), norm in np.ndenumerate(norms):
             color = ink(image.cmap(image.norm(norm)))
-            told = f"{norm:.1%}" if known else f"{norm:#.2g}"
+            told = f"{norm:.0%}" if norm >= 0.1 else f"{100 * norm:#.2g}%"
             text = "" if np.isnan(norm) else told
             ax.text(column, row, text, ha="center", va="center", color=color, fontsize=SMALL)
     bar = ax.figure.colorbar(image, ax=ax)
-    bar.set_label(f"norm of the change{', over that of W' if known else ''}", fontsize=SMALL)
+    bar.set_label("norm of the change, over that of W", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
     layer, projection = max(cells, key=cells.__getitem__)
     title = f"{NAMES[concept]}: {projection} of layer {layer} changed most"

@@ -21,7 +21,7 @@ from lorakit.widgets.step import StepExplorer
 from lorakit.widgets.when_full_wins import WhenFullWinsExplorer
 
 RUN = Run(base="mini", task="json", rank=8, alpha=16, batch_size=16, steps=60)
-WIDER = ("smollm2-135m", "llama-3.2-1b", "llama-3-70b")
+SHAPES = ("mini", "smollm2-135m", "llama-3.2-1b", "llama-3-70b")
 MANNERS = replace(RUN, task="manners-dialect", batch_size=8, steps=20, heldout=32)
 
 
@@ -86,7 +86,7 @@ _ALL = [
         ),
         right=2,
         answer="Of a square weight it is 2 r / d: the wider the model, the smaller the share.",
-        explorable=lambda: ParametersExplorer("mini", rank=8, alpha=16, beside=WIDER),
+        explorable=lambda: ParametersExplorer("mini", rank=8, alpha=16, beside=SHAPES),
     ),
     Frame(
         key="directions",

@@ -140,6 +140,14 @@ class Job(Explorable):
             line += f", {progress.seconds_left:.0f} s left"
         self.line.value = line
 
+    def advance(self, stage: str, done: int, total: int, *, began: float) -> None:
+        """Show how far a stage of equal steps is, and what is left of it.
+
+        `began` is the `time.monotonic()` of its beginning; at least one step is done.
+        """
+        left = (time.monotonic() - began) / done * (total - done)
+        self.show(Progress(stage=stage, done=done, total=total, seconds_left=left))
+
     def retire(self) -> None:
         """Make way for another: the work is stopped, and waited for, so that it may start."""
         super().retire()

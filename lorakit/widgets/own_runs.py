@@ -32,8 +32,7 @@ def run_here(job: Job, runs: Sequence[Run]) -> list[Row] | None:
             return None
         for _, stack, _ in teams:
             stack.step()
-        left = (time.monotonic() - began) / done * (steps - done)
-        job.show(Progress(stage="training", done=done, total=steps, seconds_left=left))
+        job.advance("training", done, steps, began=began)
     rows: dict[Run, Row] = {}
     for team, stack, judged in teams:
         scores: list[list[Score]] = []

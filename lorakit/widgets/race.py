@@ -97,8 +97,7 @@ class RaceExplorer(Job):
             for names, stack, _ in teams:
                 for name, loss in zip(names, stack.step().tolist(), strict=True):
                     self.losses[name].append(loss)
-            left = (time.monotonic() - began) / done * (steps - done)
-            self.show(Progress(stage="racing", done=done, total=steps, seconds_left=left))
+            self.advance("racing", done, steps, began=began)
             if self.due():
                 self._draw(dead)
         for names, stack, _ in teams:

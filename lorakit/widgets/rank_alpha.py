@@ -158,10 +158,7 @@ class RankAlphaExplorer(Job):
                 break
             trial.changes.append(change())
             trial.losses.append(record.loss)
-            done = training.position
-            left = (time.monotonic() - began) / done * (run.steps - done)
-            progress = Progress(stage="training", done=done, total=run.steps, seconds_left=left)
-            self.show(progress)
+            self.advance("training", training.position, run.steps, began=began)
             if self.due():
                 self._draw()
         self._draw()

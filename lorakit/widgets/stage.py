@@ -14,6 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from string import ascii_uppercase
 
 import ipywidgets
@@ -27,14 +28,14 @@ from lorakit.widgets.stage_page import STYLE
 MOST = 999  # of a room
 PLACE, COUNTS = "place", "counts/"  # keys of what is kept
 ARROWS = "\N{LEFTWARDS ARROW} \N{RIGHTWARDS ARROW}"
-KEYS_LINE = f"keys: {ARROWS} frames, A B C counts, R reveal, L run, S stop"
+KEYS_LINE = f"keys: {ARROWS} frames, A to D counts, R reveal, L run, S stop"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
     """A question with options of which one is right, and what shows that it is.
 
-    `answer` is said when it is revealed; `page` is the one that asks it too, by its number.
+    `answer` is said when it is revealed; `page` is the one that it belongs to, by its number.
     """
 
     key: str
@@ -57,15 +58,15 @@ class Frame:
 class FrameView(ipywidgets.VBox):
     """A frame on show: its options with a count and a bar each, and what is hidden at first.
 
-    Counts are kept in `kept`, and begin as they are there.
+    `guesses` are the counts at the start; `keep` hears of them whenever one changes.
     """
 
-    def __init__(self, frame: Frame, kept: Answers):
-        self.frame, self._kept = frame, kept
+    def __init__(self, frame: Frame, guesses: Sequence[int], keep: Callable[[list[int]], object]):
+        self.frame, self._keep = frame, keep
         self.revealed = False
         self.counts = [
-            ipywidgets.BoundedIntText(guesses, min=0, max=MOST, description=letter)
-            for letter, guesses in zip(ascii_uppercase, self._read(), strict=False)
+            ipywidgets.BoundedIntText(number, min=0, max=MOST, description=letter)
+            for letter, number in zip(ascii_uppercase, guesses, strict=False)
         ]
         for count in self.counts:
             count.continuous_update = True  # a bar grows while its count is typed
@@ -103,14 +104,9 @@ class FrameView(ipywidgets.VBox):
         (self.add_class if revealed else self.remove_class)("stage-revealed")
         self.refresh()
 
-    def _read(self) -> list[int]:
-        found = self._kept.get(COUNTS + self.frame.key)
-        none = [0] * len(self.frame.options)
-        return found if isinstance(found, list) and len(found) == len(none) else none
-
     def _count(self, change=None) -> None:
-        self._kept.set(COUNTS + self.frame.key, [count.value for count in self.counts])
         self.refresh()
+        self._keep([count.value for count in self.counts])
 
     def refresh(self) -> None:
         most = max(count.value for count in self.counts) or 1
@@ -151,9 +147,9 @@ class Stage(Explorable):
             getattr(self, name).add_class(f"stage-{name}")
         keys = ipywidgets.Label(KEYS_LINE)
         keys.add_class("stage-keys")
-        bar = ipywidgets.HBox([self.back, self.reveal, self.next, self.where, keys])
+        self.bar = ipywidgets.HBox([self.back, self.reveal, self.next, self.where, keys])
         super().__init__(
-            [ipywidgets.HTML(STYLE), bar, self.window], alt="explorable: the teacher's screen"
+            [ipywidgets.HTML(STYLE), self.bar, self.window], alt="explorable: the teacher's screen"
         )
         self.add_class("stage")
         self.back.on_click(lambda button: self.go(self.place - 1))
@@ -161,7 +157,8 @@ class Stage(Explorable):
         self.reveal.on_click(self._on_reveal)
         self._closing = threading.Event()
         self._lock = threading.Lock()  # of `made` and of what is on show: the maker is a thread
-        self.go(self._kept.get(PLACE) or 0)
+        place = self._kept.get(PLACE)
+        self.go(place if isinstance(place, int) else 0)
         self._maker = threading.Thread(target=self._make_all, daemon=True)
         if os.environ.get("LORAKIT_TEST") != "1":  # under test each is made when it is revealed
             self._maker.start()
@@ -175,10 +172,23 @@ class Stage(Explorable):
         """Show another frame, as it was left; beyond the first and the last there is none."""
         self.place = min(max(place, 0), len(self.frames) - 1)
         if self.place not in self.views:
-            self.views[self.place] = FrameView(self.frames[self.place], self._kept)
+            frame = self.frames[self.place]
+            keep = partial(self._keep_counts, COUNTS + frame.key)
+            self.views[self.place] = FrameView(frame, self._guesses(frame), keep)
         self._kept.set(PLACE, self.place)
         self.window.children = (self.view,)
         self._tell()
+
+    def _guesses(self, frame: Frame) -> list[int]:
+        """What is kept of a frame's counts, if it is that: else none."""
+        found = self._kept.get(COUNTS + frame.key)
+        none = [0] * len(frame.options)
+        whole = isinstance(found, list) and all(isinstance(number, int) for number in found)
+        return found if whole and len(found) == len(none) else none
+
+    @shown
+    def _keep_counts(self, key: str, counts: list[int]) -> None:
+        self._kept.set(key, counts)
 
     @shown
     def _on_reveal(self, button) -> None:

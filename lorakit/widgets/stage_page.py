@@ -83,11 +83,12 @@ addEventListener("keydown", event => {
     const at = event.target;
     if (event.key === "Escape") return at.blur();
     const number = at.type === "number";  // takes no letter
+    const pressed = event.key?.toLowerCase() ?? "";
     const field = at.isContentEditable || at.closest("input, select, textarea");
-    const key = EVERYWHERE[event.key] ?? (field && !number ? null : LETTERS[event.key])
+    const key = EVERYWHERE[event.key] ?? (field && !number ? null : LETTERS[pressed])
         ?? (field || at.closest(".noUi-handle") ? null : ARROWS[event.key]);
     const count = field && !number ? null : document.querySelector(
-        `.stage-asked .stage-count-${CSS.escape(event.key)} input`);
+        `.stage-asked .stage-count-${CSS.escape(pressed)} input`);
     if (!key && !count) return;
     event.preventDefault();
     event.stopPropagation();

@@ -68,8 +68,7 @@ class StartsExplorer(Job):
             for start, loss in zip(STARTS, stack.step().tolist(), strict=True):
                 self.losses[start].append(loss)
             done = stack.position
-            left = (time.monotonic() - began) / done * (stack.steps - done)
-            self.show(Progress(stage="training", done=done, total=stack.steps, seconds_left=left))
+            self.advance("training", done, stack.steps, began=began)
             if self.due():
                 self._draw()
         self._draw()

@@ -21,6 +21,7 @@ def spectra() -> list[Spectrum]:
             layer=f"model.layers.{layer}.self_attn.{name}",
             shape=(24, 40),
             values=tuple(size * 2.0**-i for i in range(6)),
+            base_norm=20.0,
         )
         for layer in range(3)
         for name, size in (("q_proj", 1.0 + layer), ("v_proj", 0.5))

@@ -15,7 +15,7 @@ from lorakit.lora import LoRAConfig
 from lorakit.memory import Setup, estimate
 from lorakit.presets import PRESETS
 from lorakit.run import disk_bytes
-from lorakit.widgets import Explorable, Job
+from lorakit.widgets import ClaimExplorer, Explorable, Job
 from lorakit.widgets.frames import FRAMES, MANNERS, RUN
 from lorakit.widgets.step import changes_after
 
@@ -50,7 +50,9 @@ def changed() -> int:
 
 
 def bill() -> int:
-    most = estimate(Setup(model=MINI, batch_size=1, length=80)).most
+    explorer = FRAMES["bill"].explorable()
+    run, most = explorer.settings.run, estimate(Setup(model=MINI, batch_size=1, length=80)).most
+    assert (run.method, run.batch_size) == ("full", 1), "so that weights are wide enough to name"
     return which(*(round((most.gradients + most.optimizer) / most.weights) == n for n in (1, 2, 3)))
 
 
@@ -173,12 +175,27 @@ def test_the_plan_for_a_class_has_every_frame_and_its_page():
     assert rows == [(str(place), frame.page) for place, frame in frames]
 
 
+def test_a_claim_on_show_says_what_was_measured_and_judges_no_other_question():
+    shown = {key: frame.explorable() for key, frame in FRAMES.items()}
+    of_claims = {key: made for key, made in shown.items() if isinstance(made, ClaimExplorer)}
+    assert len(of_claims) >= 5
+    for explorer in of_claims.values():
+        assert explorer.judged["measured"] in explorer.picture.text
+        assert explorer.judged["verdict"] not in explorer.picture.text
+
+
+def test_under_1_percent_is_shown_of_every_model_that_is_asked_about():
+    said = FRAMES["under-1-percent"].explorable().share.text
+    assert all(name in said for name in ("smollm2-135m: 1.8%", "llama-3.2-1b: ", "llama-3-70b: "))
+
+
 def test_the_plan_quotes_options_as_they_stand():
     plan = (NOTEBOOKS / "TEACHING.md").read_text(encoding="utf-8")
     said = {
         int(row): set(re.findall(r"\*([^*]+)\*:", cell))
         for row, cell in re.findall(r"^\| \d:\d\d \| (\d+) \|.*\|([^|]*)\|$", plan, re.M)
     }
+    assert {place for place, quoted in said.items() if not quoted} == {8, 10}
     for place, frame in enumerate(FRAMES.values(), start=1):
         wrong = [option for n, option in enumerate(frame.options) if n != frame.right]
         assert all(any(words in option for option in wrong) for words in said[place]), place

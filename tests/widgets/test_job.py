@@ -292,3 +292,10 @@ def test_the_shown_error_of_a_thread_unfolds_to_where_it_was_raised(monkeypatch)
     job._thread.join(20)
     assert "in work" in job.error.value
     assert job._error.__traceback__ is None
+
+
+def test_what_is_left_follows_from_what_the_steps_so_far_took(job, monkeypatch):
+    monkeypatch.setattr(module.time, "monotonic", lambda: 107.0)
+    job.advance("counting", 2, 10, began=100.0)
+    assert job.line.value == "counting: 2 of 10, 28 s left"
+    assert (job.bar.value, job.bar.max) == (2, 10)

@@ -126,3 +126,13 @@ def test_nothing_that_is_counted_depends_on_alpha(alpha):
 def test_a_start_between_the_sliders_marks_is_kept(rank, alpha):
     explorer = ParametersExplorer("mini", rank=rank, alpha=alpha)
     assert explorer.lora == LoRAConfig(rank=rank, alpha=alpha)
+
+
+def test_other_models_stand_beside_the_one_on_show_and_it_does_not_stand_twice():
+    explorer = ParametersExplorer("mini", beside=("mini", "llama-3.2-1b"))
+    alone = ParametersExplorer("mini")
+    assert explorer.share.text == f"{alone.share.text} llama-3.2-1b: 0.46%."
+    assert explorer.share.value != alone.share.value
+    explorer.model.value = "llama-3.2-1b"
+    assert explorer.share.text.endswith(" mini: 9.4%.")
+    assert "llama-3.2-1b: " not in explorer.share.text

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lorakit.answers import Answers
-from lorakit.widgets import Handshake
+from lorakit.widgets import Handshake, Job
 from lorakit.widgets.stage import Frame, Stage
 from lorakit.widgets.stage_page import KEYS, STYLE
 
@@ -89,10 +89,31 @@ def test_counts_and_the_frame_on_show_are_found_again_by_a_page_that_is_opened_a
     assert again.view.text == "no guesses yet"
 
 
-def test_counts_of_another_number_of_options_are_not_those_of_this_frame():
+@pytest.mark.parametrize("counts", [[1, 2], ["1", 2, 3], [[1], 2, 3], "123", 7, None, {"A": 1}])
+def test_kept_counts_that_are_not_this_frame_s_are_none(counts):
     kept = Answers()
-    kept.set("counts/0", [1, 2])
+    kept.set("counts/0", counts)
     assert [count.value for count in Stage(frames(Handshake), kept).view.counts] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("place", "shown"), [(1, 1), (9, 2), (-4, 0), ("1", 0), (1.5, 0), ([1], 0), (None, 0)]
+)
+def test_a_kept_place_that_is_none_is_the_first(place, shown):
+    kept = Answers()
+    kept.set("place", place)
+    assert Stage(frames(Handshake, Handshake, Handshake), kept).place == shown
+
+
+def test_counts_that_cannot_be_kept_are_shown_and_the_stage_says_why(stage, monkeypatch):
+    def full(key, value):
+        raise OSError("no room")
+
+    monkeypatch.setattr(stage._kept, "set", full)
+    monkeypatch.delenv("LORAKIT_TEST")
+    stage.view.counts[0].value = 3
+    assert stage.view.text == "3 guesses: A 3, B 0, C 0"
+    assert "no room" in stage.error.value
 
 
 # Reveal
@@ -251,6 +272,21 @@ def test_closed_it_makes_no_more(on_a_page):
 def test_every_count_has_its_letter_as_a_key(stage):
     for letter, count in zip("abc", stage.view.counts, strict=True):
         assert f"stage-count-{letter}" in count._dom_classes
+    assert ".stage-count-${CSS.escape(pressed)} input" in KEYS
+
+
+def test_a_run_has_a_key_that_starts_it_and_one_that_stops_it():
+    job = Job([], [], alt="a run")
+    assert job.start.button_style == "primary"
+    assert 'l: ".stage-revealed .stage-pane button.mod-primary"' in KEYS
+    assert "job-stop" in job.stop._dom_classes
+    assert 's: ".stage-revealed .stage-pane button.job-stop"' in KEYS
+
+
+def test_the_keys_are_on_show(stage):
+    (line,) = (child for child in stage.bar.children if "stage-keys" in child._dom_classes)
+    for words in ("A to D counts", "R reveal", "L run", "S stop"):
+        assert words in line.value
 
 
 @pytest.mark.parametrize("name", ["next", "back", "reveal"])
@@ -265,5 +301,6 @@ def test_the_style_speaks_of_classes_that_are_there(stage):
     widgets = [stage, stage.window, stage.view, stage.view.pane]
     widgets += stage.view.children[0].children
     there = {name for widget in widgets for name in widget._dom_classes}
-    there |= set(re.findall(r'class="([\w-]+)', stage.view.bars[0].value)) | {"stage-keys"}
+    there |= set(re.findall(r'class="([\w-]+)', stage.view.bars[0].value))
+    there |= {name for child in stage.bar.children for name in child._dom_classes}
     assert used <= there
