@@ -119,6 +119,15 @@ def test_nothing_tells_a_result_between_the_guess_and_its_reveal(path):
             assert not tells or cell.source.startswith(HARMLESS), cell.source
 
 
+def test_what_comes_of_a_prediction_that_is_asked_for_in_the_text_is_folded_too(path):
+    asked = False
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type != "code":
+            asked = "**predict" in cell.source.lower()
+        elif asked and not GUESS.search(cell.source) and cell.id != "colab":
+            assert cell.metadata.get("jupyter", {}).get("outputs_hidden"), cell.source
+
+
 def test_what_answers_a_guess_is_folded_until_it_is_run(path):
     for cells in answers(path):
         for cell in cells:

@@ -22,8 +22,9 @@ def draw_guessed_option(
     ax: Axes, options: Sequence[str], guess: str | None, right: str | None
 ) -> None:
     """The options, which of them was guessed, if any, and which one is right, once known."""
-    marks = [(YOURS, guess, GUESS, "normal"), ("right", right, RESULT, "bold")]
-    for column, (name, option, style, weight) in enumerate(marks):
+    beside = int(guess == right)  # its mark stands in the same row
+    marks = [(YOURS, guess, GUESS, "normal", 0), ("right", right, RESULT, "bold", beside)]
+    for name, option, style, weight, column in marks:
         if option is None:
             continue
         place = column, options.index(option)

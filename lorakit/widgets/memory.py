@@ -6,6 +6,7 @@ from lorakit.device import pick_device
 from lorakit.memory import MemoryBreakdown, Setup, StepMemory, estimate
 from lorakit.model import ModelConfig
 from lorakit.plots import draw_memory
+from lorakit.plots.style import size
 from lorakit.run import Run
 from lorakit.widgets.explorable import Explorable, shown
 from lorakit.widgets.measured import measured
@@ -79,9 +80,8 @@ def describe(method: str, found: dict[str, MemoryBreakdown]) -> str:
     less = found[small]
     learning = (less.gradients + less.optimizer) / (full.gradients + full.optimizer)
     return (
-        f"{method}: {chosen.weights / 1e6:,.4g} MB of weights, "
-        f"{chosen.activations / 1e6:,.4g} MB of activations, "
-        f"{(chosen.gradients + chosen.optimizer) / 1e6:,.4g} MB of gradients and optimizer state. "
+        f"{method}: {size(chosen.weights)} of weights, {size(chosen.activations)} of activations, "
+        f"{size(chosen.gradients + chosen.optimizer)} of gradients and optimizer state. "
         f"{NAMES[small]} has {less.weights / full.weights:.0%} of full "
         f"fine-tuning's weights, {learning:.1%} of its gradients and optimizer state, and "
         f"{less.activations / full.activations:.0%} of its activations. Each part is told at its "

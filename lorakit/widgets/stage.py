@@ -22,6 +22,7 @@ import ipywidgets
 from lorakit.answers import Answers
 from lorakit.plots.style import COLORS
 from lorakit.widgets.explorable import Explorable, shown
+from lorakit.widgets.job import Job
 from lorakit.widgets.settings import explain
 from lorakit.widgets.stage_page import STYLE
 
@@ -169,7 +170,12 @@ class Stage(Explorable):
 
     @shown
     def go(self, place: int) -> None:
-        """Show another frame, as it was left; beyond the first and the last there is none."""
+        """Show another frame, as it was left; beyond the first and the last there is none.
+
+        A run of the one that is left is stopped: another could not start beside it.
+        """
+        if isinstance(left := self.made.get(self.place), Job):
+            left.stop.click()
         self.place = min(max(place, 0), len(self.frames) - 1)
         if self.place not in self.views:
             frame = self.frames[self.place]

@@ -1,8 +1,8 @@
 """How a stage looks on a page, and its keys: what the browser does by itself.
 
-Sizes are for a wall of 1280 x 720 pixels; a larger one enlarges everything, letters and pictures
-alike, by the same factor. An explorable has its controls side by side, where two fit into a row,
-and is shrunk until it fits if it is still taller than the wall.
+Sizes are for a wall of 1280 x 720 pixels; a larger or smaller one changes everything, letters and
+pictures alike, by the same factor. An explorable has its controls side by side, where two fit into
+a row, and is shrunk until it fits if it is still taller than the wall.
 """
 
 WALL = 1280, 720
@@ -24,6 +24,7 @@ STYLE = """<style>
 .stage-asked .widget-text { flex: 0 0 150px; }
 .stage-asked .widget-text label { width: 34px; flex: 0 0 auto; font-weight: bold; }
 .stage-asked .widget-html { height: auto; flex: 1 1 auto; }
+.stage-asked > .widget-html { flex: 0 0 auto; }
 .stage-asked .widget-html-content, .stage-asked p { font-size: 28px; line-height: 1.3; }
 .stage-option { padding: 4px 10px 8px; }
 .stage-bar { height: 16px; margin-top: 4px; }
@@ -44,7 +45,7 @@ STYLE = """<style>
 .stage-revealed .stage-asked .widget-text { flex-basis: 92px; }
 .stage-revealed .stage-asked .widget-text label { width: 22px; }
 .stage-revealed .stage-asked .widget-html-content, .stage-revealed .stage-asked p {
-    font-size: 18px; }
+    font-size: 19px; line-height: 1.25; }
 </style>""".replace("PANE", str(PANE))
 
 # PageUp and PageDown, which a presenter's clicker sends, turn frames wherever the focus is; arrows
@@ -55,7 +56,7 @@ window.stageKeys = new AbortController();
 const until = {signal: window.stageKeys.signal, capture: true};
 const page = document.documentElement;
 function fit() {
-    const zoom = Math.max(1, Math.min(innerWidth / WIDTH, innerHeight / HEIGHT));
+    const zoom = Math.max(SMALLEST, Math.min(innerWidth / WIDTH, innerHeight / HEIGHT));
     page.style.setProperty("--stage-zoom", zoom);
     page.style.setProperty("--stage-width", `${innerWidth / zoom}px`);
     page.style.setProperty("--stage-height", `${innerHeight / zoom}px`);
@@ -92,7 +93,10 @@ addEventListener("keydown", event => {
     if (!key && !count) return;
     event.preventDefault();
     event.stopPropagation();
-    if (key) return document.querySelector(key)?.click();
+    if (key) {
+        if (number) at.blur();  // so that arrows turn frames again
+        return document.querySelector(key)?.click();
+    }
     count.focus();
     count.select();
 }, until);

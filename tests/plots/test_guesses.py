@@ -30,9 +30,9 @@ def marks(ax) -> dict[str, list]:
     [
         (None, None, {}),
         ("A", None, {"o": [(0, 0)]}),
-        ("A", "B", {"o": [(0, 0)], "D": [(1, 1)]}),
+        ("A", "B", {"o": [(0, 0)], "D": [(0, 1)]}),
         ("B", "B", {"o": [(0, 1)], "D": [(1, 1)]}),
-        (None, "B", {"D": [(1, 1)]}),
+        (None, "B", {"D": [(0, 1)]}),
     ],
 )
 def test_the_guessed_option_and_the_right_one_are_marked_in_their_rows(ax, guess, right, found):

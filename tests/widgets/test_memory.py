@@ -11,6 +11,7 @@ from lorakit.lora import LoRAConfig, inject, trainable
 from lorakit.memory import MemoryBreakdown, StepMemory, estimate
 from lorakit.model import Llama
 from lorakit.plots import PARTS
+from lorakit.plots.style import size
 from lorakit.presets import PRESETS
 from lorakit.run import Run
 from lorakit.step import TrainConfig, make_optimizer, response_loss
@@ -219,9 +220,9 @@ def test_the_words_hold_the_numbers(explorer, method):
     weights, gradients, optimizer, activations, *_ = astuple(found[method])
     words = explorer.picture.text
     assert words == describe(method, found)
-    assert words.startswith(f"{method}: {weights / 1e6:,.4g} MB of weights, ")
-    assert f"{activations / 1e6:,.4g} MB of activations, " in words
-    assert f"{(gradients + optimizer) / 1e6:,.4g} MB of gradients and optimizer state" in words
+    assert words.startswith(f"{method}: {size(weights)} of weights, ")
+    assert f"{size(activations)} of activations, " in words
+    assert f"{size(gradients + optimizer)} of gradients and optimizer state" in words
     assert f"{found['lora'].activations / found['full'].activations:.0%} of its act" in words
     assert f"LoRA has {found['lora'].weights / found['full'].weights:.0%} of full " in words
 

@@ -177,6 +177,15 @@ def test_frames_are_stepped_through_there_and_back_and_end_at_the_ends(stage):
     assert stage.where.value == "2 of 3, page 01"
 
 
+def test_a_run_of_a_frame_that_is_left_is_stopped():
+    stage = Stage(frames(lambda: Job([], [], alt="a run"), Handshake))
+    stage.reveal.click()
+    job = stage.made[0]
+    assert not job.stopping()
+    stage.next.click()
+    assert job.stopping()
+
+
 def test_the_ends_say_so(stage):
     assert (stage.back.disabled, stage.next.disabled) == (True, False)
     stage.go(2)
