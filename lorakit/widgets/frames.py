@@ -193,8 +193,8 @@ _ALL = [
     Frame(
         key="qlora",
         page="08",
-        question="QLoRA holds each linear layer of the base in 4 bits instead of 32, and leaves "
-        "embedding and head alone. Of the 32 GB of Llama 3 8B, how much is left?",
+        question="QLoRA holds a base's linear layers in 4 bits instead of 32; embedding and head "
+        "stay. Of the 32 GB of Llama 3 8B, how much is left?",
         options=("4 GB, an eighth", "8 GB, a quarter", "16 GB, a half", "nearly all"),
         right=1,
         answer="The layers take half a byte a weight, and a little for their scales. Half of what "

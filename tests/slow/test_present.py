@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +37,11 @@ class Served:
 
     @property
     def kernels(self) -> int:
-        inside = psutil.Process(self.pid).children(recursive=True)
-        return sum("ipykernel_launcher" in " ".join(process.cmdline()) for process in inside)
+        found = 0
+        for process in psutil.Process(self.pid).children(recursive=True):
+            with suppress(psutil.Error):  # of one that has just ended
+                found += "ipykernel_launcher" in " ".join(process.cmdline())
+        return found
 
 
 @pytest.fixture(scope="module")
