@@ -38,7 +38,7 @@ CLAIMS = (
     ),
     Claim(
         "H2",
-        "Up to two thirds less GPU memory in training (here: at least half less)",
+        "Up to two thirds less GPU memory in training (here: at least half less, with one row)",
         f"{LORA}, section 4.2",
         lambda: sizes.vram("mini"),
         lambda: sizes.vram(REAL),
