@@ -4,9 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 
-Point = tuple[
-    float | str, float, float, float
-]  # x (may be words), mean or ratio of means, lowest, highest
+# x (may be words), mean or ratio of means, lowest, highest
+Point = tuple[float | str, float, float, float]
 Lines = dict[str, list[Point]]
 
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot tell"

@@ -67,8 +67,7 @@ class StartsExplorer(Job):
         while stack.position < stack.steps and not self.stopping():
             for start, loss in zip(STARTS, stack.step().tolist(), strict=True):
                 self.losses[start].append(loss)
-            done = stack.position
-            self.advance("training", done, stack.steps, began=began)
+            self.advance("training", stack.position, stack.steps, began=began)
             if self.due():
                 self._draw()
         self._draw()
